@@ -1,0 +1,1 @@
+//! Measurements: limits of the machine and every stage against them.

@@ -1,0 +1,1 @@
+//! The bus: publishes captions, answers questions, tells the status.

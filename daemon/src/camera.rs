@@ -1,0 +1,7 @@
+//! Where frames come from.
+
+mod frame;
+mod latest;
+
+pub use frame::{Frame, PixelFormat};
+pub use latest::{Latest, Wake};

@@ -1,0 +1,172 @@
+//! The configuration: one TOML file, every key with a default.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of this robot on the bus; empty takes the host name.
+    pub device_name: String,
+    /// What is loaded and how it is computed.
+    pub model: ModelConfig,
+    /// What is asked of every frame.
+    pub caption: CaptionConfig,
+    /// Defaults and limits of questions.
+    pub question: QuestionConfig,
+    /// The bus.
+    pub bus: BusConfig,
+    /// Sources of frames, by name. Empty: the test scene under the name `test`.
+    #[serde(rename = "camera")]
+    pub cameras: Vec<CameraConfig>,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// A GGUF text model or a Hugging Face directory; empty takes the built-in model.
+    pub path: PathBuf,
+    /// The GGUF vision part; empty looks beside `path`.
+    pub mmproj: PathBuf,
+    /// The vision tower of a Hugging Face directory that has none inside; empty looks beside.
+    pub vision_tower: PathBuf,
+    /// Type that Hugging Face weights are quantized to while loading.
+    pub dtype: String,
+    /// Arithmetic of the vision tower: `q8_0`, `f32`, `f16`, `bf16`.
+    pub vision_dtype: String,
+    /// `cpu` or `reference`.
+    pub device: String,
+    /// Worker threads; 0 takes the physical cores.
+    pub threads: usize,
+    /// Highest instruction set to use: `auto`, `scalar`, `avx2`, `avx512vnni`.
+    pub isa: String,
+    /// Positions of one conversation.
+    pub context: usize,
+    /// Memory of the KV cache in MiB.
+    pub kv_cache_mib: usize,
+}
+
+/// `[caption]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptionConfig {
+    /// What is asked of every frame.
+    pub prompt: String,
+    /// Name of the prompt in published captions.
+    pub prompt_id: String,
+    /// Longest caption in tokens.
+    pub max_tokens: u32,
+    /// Least seconds between the starts of two captions of one camera.
+    pub period_s: f64,
+}
+
+/// `[question]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuestionConfig {
+    /// Longest answer in tokens.
+    pub max_tokens: u32,
+    /// Seconds from arrival to final piece.
+    pub deadline_s: f64,
+    /// How old, in seconds, the capture of a cached frame may be.
+    pub max_stale_s: f64,
+    /// Questions that may wait.
+    pub queue: usize,
+}
+
+/// `[bus]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BusConfig {
+    /// A zenoh configuration file, passed through whole; empty uses the keys below.
+    pub zenoh_config: PathBuf,
+    /// `peer`, `client` or `router`.
+    pub mode: String,
+    /// Endpoints to listen on.
+    pub listen: Vec<String>,
+    /// Endpoints to connect to.
+    pub connect: Vec<String>,
+    /// Whether results are also published as JSON.
+    pub json: bool,
+}
+
+/// `[[camera]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CameraConfig {
+    /// Name on the bus.
+    pub name: String,
+    /// `v4l2:/dev/video0`, `file:PATH` or `test:`.
+    pub source: String,
+    /// Wanted width in pixels; 0 leaves it to the camera.
+    pub width: u32,
+    /// Wanted height in pixels; 0 leaves it to the camera.
+    pub height: u32,
+    /// Wanted frames per second; 0 leaves it to the camera.
+    pub fps: f64,
+    /// Oldest frame that is described, in seconds from capture to the start of encoding.
+    pub max_age_s: f64,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            mmproj: PathBuf::new(),
+            vision_tower: PathBuf::new(),
+            dtype: "q4_k".into(),
+            vision_dtype: "q8_0".into(),
+            device: "cpu".into(),
+            threads: 0,
+            isa: "auto".into(),
+            context: 2048,
+            kv_cache_mib: 512,
+        }
+    }
+}
+
+impl Default for CaptionConfig {
+    fn default() -> Self {
+        Self {
+            prompt: "Describe the scene in one sentence.".into(),
+            prompt_id: "scene".into(),
+            max_tokens: 48,
+            period_s: 0.0,
+        }
+    }
+}
+
+impl Default for QuestionConfig {
+    fn default() -> Self {
+        Self { max_tokens: 128, deadline_s: 30.0, max_stale_s: 5.0, queue: 32 }
+    }
+}
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        Self {
+            zenoh_config: PathBuf::new(),
+            mode: "peer".into(),
+            listen: vec!["tcp/127.0.0.1:7447".into()],
+            connect: Vec::new(),
+            json: true,
+        }
+    }
+}
+
+impl Default for CameraConfig {
+    fn default() -> Self {
+        Self { name: String::new(), source: String::new(), width: 0, height: 0, fps: 0.0, max_age_s: 1.0 }
+    }
+}
+
+impl QuestionConfig {
+    /// [`QuestionConfig::deadline_s`] as a duration.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_secs_f64(self.deadline_s)
+    }
+}

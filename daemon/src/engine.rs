@@ -1,0 +1,5 @@
+//! The one owner of model, KV cache and device.
+
+mod request;
+
+pub use request::{Ask, Event, Reply};

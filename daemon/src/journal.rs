@@ -1,0 +1,1 @@
+//! Logging: structured fields under systemd, a human log otherwise.

@@ -1,0 +1,18 @@
+//! `mobilevlmd`: describes what a robot's cameras see, continuously, on a zenoh bus.
+//!
+//! The modules stand in the order in which a frame travels: [`camera`] captures it, [`model`]
+//! turns it into words, [`engine`] decides what is worked on next, [`bus`] carries the words.
+
+pub mod cli;
+pub mod config;
+pub mod service;
+
+pub mod bus;
+pub mod camera;
+pub mod engine;
+pub mod model;
+
+pub mod bench;
+pub mod health;
+pub mod journal;
+pub mod verify;

@@ -1,0 +1,1 @@
+//! Positions, pages, marks and forks of the KV cache.

@@ -1,0 +1,1 @@
+//! A picture becomes the tensor the vision tower was trained on.

@@ -1,0 +1,1 @@
+//! The conversation template and the place of the image in it.

@@ -1,0 +1,1 @@
+//! Tensor names to packed device weights: the only file that knows names.

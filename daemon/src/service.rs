@@ -1,0 +1,1 @@
+//! Builds the parts, starts the threads, shuts down in order.

@@ -1,0 +1,1 @@
+//! Holds the whole path against reference data.

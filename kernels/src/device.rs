@@ -1,0 +1,333 @@
+//! The seam between the model and the machine: every operation a model may ask for.
+//!
+//! Tensors are f32 matrices `(rows, cols)` in row order. Shapes below are written that way, and a
+//! shape that does not fit is a bug of the caller: methods panic on it. What can fail at run time
+//! (memory, an unsupported matrix) is a [`DeviceError`].
+//!
+//! # Reproducible rows
+//!
+//! Row `i` of every result is a function of row `i` of the inputs (for attention: of its own
+//! sequence and positions) alone. It does not depend on how many rows there are, which rows are
+//! beside it, how a prompt was cut into chunks, or how many threads work. To keep that:
+//!
+//! * a matmul output adds its K blocks in ascending order into one f32 accumulator; inside a
+//!   block integers are exact; threads split outputs, never K;
+//! * attention tiles start at absolute multiples of [`PAGE`] positions and merge in ascending order.
+
+use std::ops::Range;
+
+use crate::dtype::DType;
+
+/// Positions in one page of the KV cache, and the tile of attention.
+///
+/// 32 keeps copy-on-write of a partly filled page cheap (6 MB at 1.7B in f16) and is two AVX-512
+/// vectors of scores.
+pub const PAGE: usize = 32;
+
+/// A page of the KV arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PageId(pub u32);
+
+/// Where one row of keys and values is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The page.
+    pub page: PageId,
+    /// The position inside the page, below [`PAGE`].
+    pub offset: u32,
+}
+
+/// Consecutive query rows of one sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span<'a> {
+    /// Rows of the query tensor.
+    pub rows: Range<usize>,
+    /// Absolute position of the first of them; row `i` of the span sees positions
+    /// `0 ..= position + i`.
+    pub position: usize,
+    /// Pages of the sequence, page `p` holding positions `p * PAGE ..`.
+    pub pages: &'a [PageId],
+}
+
+/// Dimensions of a KV arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvShape {
+    /// Layers of the language model.
+    pub layers: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+}
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvDtype {
+    /// f32: the exact path.
+    F32,
+    /// f16: the default.
+    F16,
+}
+
+/// How activations meet the weights of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Weights are widened to f32, activations stay f32: the exact path, and the only choice for
+    /// F32, F16 and BF16 weights.
+    F32,
+    /// Activations are quantized to 8 bits per block of the weight type, dot products are integer.
+    Int8,
+}
+
+/// A stored matrix: `rows` outputs of `cols` inputs each, row after row.
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixView<'a> {
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Type of `bytes`.
+    pub dtype: DType,
+    /// `rows * dtype.row_bytes(cols)` bytes, of any alignment.
+    pub bytes: &'a [u8],
+}
+
+/// A rectangle of positions, row order: row `y * width + x` of a tensor is position `(x, y)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Positions across.
+    pub width: usize,
+    /// Positions down.
+    pub height: usize,
+}
+
+impl Grid {
+    /// A square grid.
+    pub const fn square(side: usize) -> Self {
+        Self { width: side, height: side }
+    }
+
+    /// Number of positions.
+    pub const fn len(self) -> usize {
+        self.width * self.height
+    }
+
+    /// Whether there is no position.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Functions of one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `t * sigmoid(1.702 t)` (CLIP).
+    QuickGelu,
+    /// `t / 2 * (1 + erf(t / sqrt(2)))`.
+    Gelu,
+    /// `max(t, 0)`.
+    Relu,
+    /// `t * clamp(t + 3, 0, 6) / 6` (MobileNet V3).
+    HardSwish,
+    /// `clamp(t + 3, 0, 6) / 6` (MobileNet V3).
+    HardSigmoid,
+}
+
+/// Which entries of a head rotate together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// `(i, i + head_dim / 2)`: Hugging Face weights.
+    Halves,
+    /// `(2 i, 2 i + 1)`: GGUF weights, whose q and k rows are reordered.
+    Neighbours,
+}
+
+/// What a device cannot do at run time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// A buffer does not fit.
+    #[error("{what} needs {bytes} bytes, more than this device can give")]
+    OutOfMemory {
+        /// What was to be allocated.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+    },
+    /// A matrix whose bytes and shape disagree.
+    #[error("a {dtype} matrix of {rows} x {cols} has {got} bytes, expected {want}")]
+    MatrixBytes {
+        /// Stored type.
+        dtype: DType,
+        /// Outputs.
+        rows: usize,
+        /// Inputs.
+        cols: usize,
+        /// Bytes given.
+        got: usize,
+        /// Bytes the shape asks for; 0 where the shape itself is impossible.
+        want: usize,
+    },
+    /// Int8 arithmetic asked for float weights.
+    #[error("{0} weights have no integer arithmetic: quantize them first")]
+    NoIntegerArithmetic(DType),
+}
+
+/// Everything a model may ask of a machine.
+pub trait Device: Send {
+    /// Activations: an f32 matrix with a fixed width and a row capacity.
+    type Tensor: Send;
+    /// A weight matrix in the layout this device's kernels want.
+    type Matrix: Send + Sync;
+    /// Keys and values of all layers, in pages.
+    type Kv: Send;
+
+    /// Device and kernels in words, for logs and messages, such as `cpu-avx512vnni-2t`.
+    fn name(&self) -> String;
+
+    // Memory.
+
+    /// A zeroed tensor with room for `capacity` rows, all in use.
+    fn tensor(&self, capacity: usize, cols: usize) -> Result<Self::Tensor, DeviceError>;
+
+    /// `(rows, cols)` in use.
+    fn shape(&self, tensor: &Self::Tensor) -> (usize, usize);
+
+    /// Chooses how many rows are in use, at most the capacity, without touching contents.
+    fn set_rows(&self, tensor: &mut Self::Tensor, rows: usize);
+
+    /// Copies host `values`, whole rows, to rows `first_row ..` of `to`.
+    fn write(&self, values: &[f32], to: &mut Self::Tensor, first_row: usize);
+
+    /// Copies rows `first_row ..` of `from` to the host until `into` is full.
+    fn read(&self, from: &Self::Tensor, first_row: usize, into: &mut [f32]);
+
+    /// `to[first_row + i] = from[rows.start + i]`. Widths are equal.
+    fn copy_rows(&self, from: &Self::Tensor, rows: Range<usize>, to: &mut Self::Tensor, first_row: usize);
+
+    /// Packs a stored matrix for this device.
+    fn matrix(&self, view: MatrixView<'_>, arithmetic: Arithmetic) -> Result<Self::Matrix, DeviceError>;
+
+    /// Bytes a packed matrix holds.
+    fn matrix_bytes(&self, matrix: &Self::Matrix) -> usize;
+
+    // Linear layers.
+
+    /// `out[r, o] = sum over k of x[r, k] * w[o, k]  (+ bias[0, o])`;
+    /// x `(rows, inputs)`, w `(outputs, inputs)`, bias `(1, outputs)`, out `(rows, outputs)`.
+    ///
+    /// Sets the rows of `out`.
+    fn matmul(&self, x: &Self::Tensor, w: &Self::Matrix, bias: Option<&Self::Tensor>, out: &mut Self::Tensor);
+
+    /// `out[first_row + i] = dequantized row ids[i] of table`; table `(vocabulary, hidden)`.
+    fn embed(&self, table: &Self::Matrix, ids: &[u32], out: &mut Self::Tensor, first_row: usize);
+
+    // Rows.
+
+    /// `out = (x - mean) / sqrt(variance + eps) * weight + bias`, mean and biased variance of each
+    /// row; x and out `(rows, cols)`, weight and bias `(1, cols)`. Sets the rows of `out`.
+    fn layer_norm(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Tensor,
+        bias: &Self::Tensor,
+        eps: f32,
+        out: &mut Self::Tensor,
+    );
+
+    /// `out = x / sqrt(mean(x * x) + eps) * weight` for each row. Sets the rows of `out`.
+    fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f32, out: &mut Self::Tensor);
+
+    /// `x += y`, same shape.
+    fn add(&self, x: &mut Self::Tensor, y: &Self::Tensor);
+
+    /// `x = f(x)`.
+    fn activate(&self, f: Activation, x: &mut Self::Tensor);
+
+    /// `gate = gate * sigmoid(gate) * up`, same shape (SwiGLU).
+    fn silu_mul(&self, gate: &mut Self::Tensor, up: &Self::Tensor);
+
+    /// Rotates each head of row `r` by `positions[r]`, in place; x `(rows, heads * head_dim)`.
+    ///
+    /// Row `p` of `table` is `head_dim / 2` cosines, then as many sines. A pair `(a, b)` becomes
+    /// `(a cos - b sin, a sin + b cos)`.
+    fn rope(
+        &self,
+        x: &mut Self::Tensor,
+        heads: usize,
+        table: &Self::Tensor,
+        positions: &[u32],
+        pairing: Pairing,
+    );
+
+    // Attention.
+
+    /// Attention of every row to every row:
+    /// `out[r, h] = sum over j of softmax(q[r, h] . k[j, h] / sqrt(head_dim))[j] * v[j, h]`;
+    /// all `(rows, heads * head_dim)`. Sets the rows of `out`.
+    fn attention(
+        &self,
+        q: &Self::Tensor,
+        k: &Self::Tensor,
+        v: &Self::Tensor,
+        heads: usize,
+        out: &mut Self::Tensor,
+    );
+
+    /// An arena of `pages` pages of [`PAGE`] positions.
+    fn kv(&self, shape: KvShape, pages: usize, dtype: KvDtype) -> Result<Self::Kv, DeviceError>;
+
+    /// Bytes an arena holds.
+    fn kv_bytes(&self, kv: &Self::Kv) -> usize;
+
+    /// Stores row `r` of k and v, each `(rows, kv_heads * head_dim)`, at `slots[r]` of `layer`.
+    fn kv_append(&self, kv: &mut Self::Kv, layer: usize, k: &Self::Tensor, v: &Self::Tensor, slots: &[Slot]);
+
+    /// Copies a page with all its layers.
+    fn kv_copy_page(&self, kv: &mut Self::Kv, from: PageId, to: PageId);
+
+    /// Causal attention over cached keys and values, like [`Device::attention`] with row `i` of
+    /// span `s` seeing positions `0 ..= s.position + i` of its own pages; q and out
+    /// `(rows, heads * head_dim)`, query head `h` reading kv head `h / (heads / kv_heads)`.
+    /// The spans cover all rows once. Sets the rows of `out`.
+    fn attend(
+        &self,
+        q: &Self::Tensor,
+        kv: &Self::Kv,
+        layer: usize,
+        spans: &[Span<'_>],
+        heads: usize,
+        out: &mut Self::Tensor,
+    );
+
+    // Images.
+
+    /// Cuts planes into squares: `out[y * n + x, c * p * p + dy * p + dx] =
+    /// image[c * side + y * p + dy, x * p + dx]`; image `(3 * side, side)`, `p = patch`,
+    /// `n = side / p`, out `(n * n, 3 * p * p)`. Sets the rows of `out`.
+    fn patches(&self, image: &Self::Tensor, patch: usize, out: &mut Self::Tensor);
+
+    /// 3x3 depthwise cross-correlation with zero padding 1:
+    /// `out[(y, x), c] = sum over dy, dx in 0..3 of
+    /// weight[dy * 3 + dx, c] * x[(y * stride + dy - 1, x * stride + dx - 1), c]  (+ bias[0, c])`;
+    /// x `(grid, channels)`, weight `(9, channels)`,
+    /// out `(ceil(height / stride) * ceil(width / stride), channels)`. Sets the rows of `out`.
+    fn depthwise3x3(
+        &self,
+        x: &Self::Tensor,
+        grid: Grid,
+        weight: &Self::Tensor,
+        bias: Option<&Self::Tensor>,
+        stride: usize,
+        out: &mut Self::Tensor,
+    );
+
+    /// Means of 2x2 squares; x `(grid, channels)`, even sides, out `(grid / 4, channels)`.
+    /// Sets the rows of `out`.
+    fn average_pool2x2(&self, x: &Self::Tensor, grid: Grid, out: &mut Self::Tensor);
+
+    /// `out[0, c]` = mean of column c; out `(1, channels)`.
+    fn column_mean(&self, x: &Self::Tensor, out: &mut Self::Tensor);
+
+    /// `x[r, c] *= scale[0, c]`.
+    fn scale_columns(&self, x: &mut Self::Tensor, scale: &Self::Tensor);
+}

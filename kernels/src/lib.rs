@@ -1,0 +1,25 @@
+//! The arithmetic of MobileVLM on this machine.
+//!
+//! [`Device`] is the seam: every operation a model may ask for, with shapes and formulas.
+//! [`Reference`] is its scalar specification and oracle. [`Cpu`] is the fast implementation; it
+//! chooses an instruction set at run time.
+//!
+//! This crate does no file or network IO, reads no clock and knows no model. It allocates only
+//! when it packs a matrix or makes a buffer it was asked for.
+
+pub mod cpu;
+pub mod device;
+pub mod dtype;
+pub mod pixels;
+pub mod quant;
+pub mod reference;
+pub mod tensor;
+
+pub use cpu::{Cpu, CpuOptions};
+pub use device::{
+    Activation, Arithmetic, Device, DeviceError, Grid, KvDtype, KvShape, MatrixView, PAGE, PageId, Pairing,
+    Slot, Span,
+};
+pub use dtype::DType;
+pub use reference::Reference;
+pub use tensor::HostTensor;

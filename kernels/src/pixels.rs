@@ -1,0 +1,1 @@
+//! Pixel formats, resizing and normalization.

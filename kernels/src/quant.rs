@@ -1,0 +1,1 @@
+//! Block formats: layout, dequantization, quantization.

@@ -1,0 +1,136 @@
+//! State of cameras and daemon.
+
+use serde::{Deserialize, Serialize};
+
+/// What a camera is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CameraPhase {
+    /// Being opened; no frame yet.
+    #[default]
+    Opening,
+    /// Delivering frames.
+    Live,
+    /// Open, but no frame for too long.
+    Stalled,
+    /// Not there, or lost.
+    Gone,
+    /// Waiting before the next attempt to open it.
+    Reopening,
+    /// Finished: a finite source has no more frames.
+    Ended,
+}
+
+/// State of one camera, published when it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CameraState {
+    /// Name in the configuration.
+    pub camera: String,
+    /// What it is doing.
+    pub phase: CameraPhase,
+    /// Why, in words; empty if there is nothing to add.
+    pub reason: String,
+    /// Since when: nanoseconds since the Unix epoch.
+    pub since: u64,
+}
+
+/// Counters of one camera.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CameraStatus {
+    /// State.
+    pub state: CameraState,
+    /// Source in words, with the chosen format and size.
+    pub source: String,
+    /// Frames captured since start.
+    pub frames: u64,
+    /// Frames replaced by newer ones before anyone looked at them.
+    pub replaced: u64,
+    /// Frames the driver lost (gaps in its sequence numbers).
+    pub lost: u64,
+    /// Frames dropped as damaged.
+    pub damaged: u64,
+    /// Captured frames per second over the last seconds.
+    pub frames_per_second: f32,
+    /// Captions published since start.
+    pub captions: u64,
+    /// Frames not described because they were too old when their turn came.
+    pub too_old: u64,
+    /// Age of the last caption when it was published.
+    pub caption_age_ms: f32,
+}
+
+/// The model in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelStatus {
+    /// Identity carried by every result.
+    pub id: String,
+    /// Types of the weights, in words.
+    pub weights: String,
+    /// Device and kernels, in words.
+    pub device: String,
+    /// Bytes of packed weights.
+    pub weight_bytes: u64,
+}
+
+/// The KV cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Bytes of the arena.
+    pub bytes: u64,
+    /// Pages of the arena.
+    pub pages: u32,
+    /// Pages in use.
+    pub pages_used: u32,
+    /// Prompt positions found in the cache since start.
+    pub positions_reused: u64,
+    /// Prompt positions computed since start.
+    pub positions_computed: u64,
+}
+
+/// Work done by the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// Units of work done since start; it grows while the engine is healthy.
+    pub units: u64,
+    /// Longest unit so far.
+    pub longest_unit_ms: f32,
+    /// Images encoded since start.
+    pub images: u64,
+    /// Questions waiting.
+    pub questions_waiting: u32,
+    /// Questions answered since start.
+    pub questions_answered: u64,
+    /// Questions that ended in an error since start.
+    pub questions_failed: u64,
+    /// Last image encode.
+    pub encode_ms: f32,
+    /// Last prefill rate.
+    pub prefill_tokens_per_second: f32,
+    /// Last decode rate.
+    pub decode_tokens_per_second: f32,
+}
+
+/// The daemon, published once a second.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the device: the second part of every key.
+    pub device: String,
+    /// Version of the program.
+    pub version: String,
+    /// Seconds since start.
+    pub uptime_s: f64,
+    /// When this was written: nanoseconds since the Unix epoch.
+    pub written_at: u64,
+    /// The model.
+    pub model: ModelStatus,
+    /// The engine.
+    pub engine: EngineStatus,
+    /// The KV cache.
+    pub cache: CacheStatus,
+    /// Resident memory of the process.
+    pub resident_bytes: u64,
+    /// Hottest thermal zone in degrees Celsius; absent where the board tells none.
+    pub temperature_c: Option<f32>,
+    /// Every camera.
+    pub cameras: Vec<CameraStatus>,
+}

@@ -1,0 +1,1 @@
+//! A Python client subscribes, asks and is answered.

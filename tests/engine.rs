@@ -1,0 +1,1 @@
+//! Prefixes, marks and questions on the engine.

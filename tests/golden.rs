@@ -1,0 +1,1 @@
+//! Every stage against the reference data.

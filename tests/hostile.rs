@@ -1,0 +1,1 @@
+//! Damaged and foreign model files are refused.

@@ -1,0 +1,9 @@
+//! Whole-system promises, one module per promise.
+
+mod bus;
+mod camera;
+mod config;
+mod engine;
+mod golden;
+mod hostile;
+mod tidy;
