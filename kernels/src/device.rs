@@ -215,7 +215,37 @@ pub trait Device: Send {
     /// `out[r, o] = sum over k of x[r, k] * w[o, k]  (+ bias[0, o])`;
     /// x `(rows, inputs)`, w `(outputs, inputs)`, bias `(1, outputs)`, out `(rows, outputs)`.
     ///
-    /// Sets the rows of `out`.
+    /// Sets the rows of `out`. Every implementation gives the same bits; what follows is all that
+    /// fixes them. Each output has one f32 accumulator `acc`, 0 at first; `fma` rounds once, every
+    /// other operation on its own; `out = acc`, or `acc + bias`.
+    ///
+    /// **[`Arithmetic::F32`]**: `acc = fma(x[k], w[k], acc)` for ascending `k`, `w` widened to f32 or
+    /// dequantized as [`crate::quant`] does.
+    ///
+    /// **[`Arithmetic::Int8`], blocks of 32** (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0). A row of x is quantized
+    /// in blocks of 32: `d = max|x| / 127`, `id = 1 / d`, `q = round(x * id)` with halves away from
+    /// zero; `d_x` is `d` rounded to f16. Where `1 / d` is not finite all `q` and `d_x` are 0. Then for
+    /// ascending blocks, integers exact, `d_w` and `m_w` the scale and the minimum of the weight block:
+    ///
+    /// * Q4_0, Q5_0, Q8_0: `acc = fma(f32(sum of w * q), d_w * d_x, acc)`, `w` the signed integer
+    ///   (code - 8, code - 16, code);
+    /// * Q4_1, Q5_1: `acc = fma(f32(sum of code * q), d_w * d_x, acc)`, then
+    ///   `acc = fma(f32(sum of q), m_w * d_x, acc)`.
+    ///
+    /// **[`Arithmetic::Int8`], K types**. A row of x is quantized in blocks of 256: `max` is the entry
+    /// of largest magnitude with its sign, the first of equals; `scale = -127 / max`;
+    /// `q = round(x * scale)` with halves to even, at most 127; `d_x = 1 / scale`. Where `scale` is not
+    /// finite all `q` and `d_x` are 0. Then for ascending blocks, with the integer scales and minimums
+    /// of sub-blocks `j`, sums exact in i32 and rounded once to f32:
+    ///
+    /// * `acc = fma(f32(sum over j of scale_j * dot_j), d_w * d_x, acc)`, where `dot_j` sums `w * q`
+    ///   over the sub-block; `w` is the code for Q2_K, Q4_K and Q5_K, code - 4 for Q3_K, code - 32
+    ///   for Q6_K;
+    /// * Q2_K, Q4_K and Q5_K then
+    ///   `acc = fma(f32(sum over j of min_j * (sum of q in j)), -(dmin_w * d_x), acc)`.
+    ///
+    /// In both, a block of x that holds a NaN or an infinity has `d_x = NaN` and all `q = 0`, so that
+    /// every output of that row, and of no other, is NaN. The bits of a NaN are not fixed.
     fn matmul(&self, x: &Self::Tensor, w: &Self::Matrix, bias: Option<&Self::Tensor>, out: &mut Self::Tensor);
 
     /// `out[first_row + i] = dequantized row ids[i] of table`; table `(vocabulary, hidden)`.
