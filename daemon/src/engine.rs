@@ -2,4 +2,4 @@
 
 mod request;
 
-pub use request::{Ask, Event, Reply};
+pub use request::{Ask, AskSender, Event, Reply};

@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
-use messages::{AnswerPiece, Caption, CaptionPiece, Question};
+use messages::{AnswerPiece, AskError, Caption, CaptionPiece, Question};
 use tokio::sync::mpsc;
+
+use crate::camera::Wake;
 
 /// Where the pieces of an answer go. The engine never waits on it: a caller who does not read
 /// within the capacity of the channel is treated as gone. A closed channel cancels the question.
@@ -29,4 +31,36 @@ pub enum Event {
     Caption(Box<Caption>, Instant),
     /// Part of a caption being written.
     Piece(CaptionPiece),
+}
+
+/// The way to the engine. A question that finds the queue full is refused at once.
+#[derive(Clone, Debug)]
+pub struct AskSender {
+    queue: mpsc::Sender<Ask>,
+    wake: Wake,
+    /// What a refused caller is told.
+    retry_after_ms: u32,
+}
+
+impl AskSender {
+    /// A queue for `capacity` questions whose arrival rings `wake`.
+    pub fn channel(capacity: usize, wake: Wake) -> (Self, mpsc::Receiver<Ask>) {
+        let (queue, receiver) = mpsc::channel(capacity.max(1));
+        (Self { queue, wake, retry_after_ms: 1000 }, receiver)
+    }
+
+    /// Hands a question over without waiting. On success the engine owes exactly one final piece
+    /// or error on [`Ask::reply`]; on error the caller does.
+    pub fn send(&self, ask: Ask) -> Result<(), AskError> {
+        self.queue.try_send(ask).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                AskError::Overloaded { retry_after_ms: self.retry_after_ms }
+            }
+            mpsc::error::TrySendError::Closed(_) => {
+                AskError::Cancelled { reason: "the daemon is stopping".into() }
+            }
+        })?;
+        self.wake.ring();
+        Ok(())
+    }
 }

@@ -1,6 +1,10 @@
 //! LLaMA: tokens and visual tokens become logits.
 
-use kernels::{Device, Pairing};
+use std::ops::Range;
+
+use kernels::{Device, DeviceError, Pairing, Slot, Span};
+
+use super::kv_cache::{KvCache, OutOfPages, Sequence};
 
 /// Numbers of a LLaMA model, as its file has them.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,4 +65,172 @@ pub struct LanguageWeights<D: Device> {
     pub norm: D::Tensor,
     /// Logits `(vocabulary, hidden)`.
     pub head: D::Matrix,
+}
+
+/// The language model with its scratch.
+pub struct Language<D: Device> {
+    config: LanguageConfig,
+    weights: LanguageWeights<D>,
+    rope: D::Tensor, // (positions, head_dim)
+    positions: Vec<u32>,
+    slots: Vec<Slot>,
+    x: D::Tensor,      // (rows, hidden)
+    normed: D::Tensor, // (rows, hidden)
+    q: D::Tensor,      // (rows, heads * head_dim)
+    k: D::Tensor,      // (rows, kv_heads * head_dim)
+    v: D::Tensor,      // (rows, kv_heads * head_dim)
+    mixed: D::Tensor,  // (rows, heads * head_dim)
+    gate: D::Tensor,   // (rows, ffn)
+    up: D::Tensor,     // (rows, ffn)
+    last: D::Tensor,   // (sampled rows, hidden)
+    logits: D::Tensor, // (sampled rows, vocabulary)
+}
+
+impl<D: Device> Language<D> {
+    /// Rows of one pass at most: the 144 visual tokens of a picture with a short question fit.
+    pub const MAX_ROWS: usize = 192;
+
+    /// Rows whose logits one pass can give.
+    pub const MAX_SAMPLED: usize = 32;
+
+    /// Joins weights and scratch for sequences of up to `context` positions.
+    pub fn new(
+        device: &D,
+        config: LanguageConfig,
+        weights: LanguageWeights<D>,
+        context: usize,
+    ) -> Result<Self, DeviceError> {
+        let rows = Self::MAX_ROWS;
+        let (q_width, kv_width) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let mut rope = device.tensor(context, config.head_dim)?;
+        device.write(&rope_table(config.rope_base, config.head_dim, context), &mut rope, 0);
+        Ok(Self {
+            rope,
+            positions: Vec::with_capacity(rows),
+            slots: Vec::with_capacity(rows),
+            x: device.tensor(rows, config.hidden)?,
+            normed: device.tensor(rows, config.hidden)?,
+            q: device.tensor(rows, q_width)?,
+            k: device.tensor(rows, kv_width)?,
+            v: device.tensor(rows, kv_width)?,
+            mixed: device.tensor(rows, q_width)?,
+            gate: device.tensor(rows, config.ffn)?,
+            up: device.tensor(rows, config.ffn)?,
+            last: device.tensor(Self::MAX_SAMPLED, config.hidden)?,
+            logits: device.tensor(Self::MAX_SAMPLED, config.vocabulary)?,
+            config,
+            weights,
+        })
+    }
+
+    /// Numbers of the model.
+    pub fn config(&self) -> &LanguageConfig {
+        &self.config
+    }
+
+    /// Starts a pass without rows.
+    pub fn begin(&mut self, device: &D) {
+        self.positions.clear();
+        self.slots.clear();
+        device.set_rows(&mut self.x, 0);
+    }
+
+    /// Rows of the pass so far.
+    pub fn rows(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Adds `ids` at the end of `sequence`. Returns the rows of the pass they take.
+    pub fn push_tokens(
+        &mut self,
+        device: &D,
+        cache: &mut KvCache<D>,
+        sequence: &mut Sequence,
+        ids: &[u32],
+    ) -> Result<Range<usize>, OutOfPages> {
+        let rows = self.place(device, cache, sequence, ids.len())?;
+        device.embed(&self.weights.embedding, ids, &mut self.x, rows.start);
+        Ok(rows)
+    }
+
+    /// Adds rows of visual tokens at the end of `sequence`. Returns the rows of the pass they take.
+    pub fn push_visual(
+        &mut self,
+        device: &D,
+        cache: &mut KvCache<D>,
+        sequence: &mut Sequence,
+        visual: &D::Tensor,
+        part: Range<usize>,
+    ) -> Result<Range<usize>, OutOfPages> {
+        let rows = self.place(device, cache, sequence, part.len())?;
+        device.copy_rows(visual, part, &mut self.x, rows.start);
+        Ok(rows)
+    }
+
+    /// Makes room for `count` rows at the end of `sequence`.
+    fn place(
+        &mut self,
+        device: &D,
+        cache: &mut KvCache<D>,
+        sequence: &mut Sequence,
+        count: usize,
+    ) -> Result<Range<usize>, OutOfPages> {
+        let (first, position) = (self.positions.len(), sequence.len());
+        cache.extend(device, sequence, count, &mut self.slots)?;
+        self.positions.extend((position..position + count).map(|position| position as u32));
+        device.set_rows(&mut self.x, first + count);
+        Ok(first..first + count)
+    }
+
+    /// Layer `index` for all rows of the pass; `spans` tells which sequence each row belongs to.
+    pub fn layer(&mut self, device: &D, cache: &mut KvCache<D>, index: usize, spans: &[Span<'_>]) {
+        let LanguageConfig { heads, kv_heads, eps, pairing, .. } = self.config;
+        let layer = &self.weights.layers[index];
+        let (x, normed) = (&mut self.x, &mut self.normed);
+
+        device.rms_norm(x, &layer.attention_norm, eps, normed);
+        device.matmul(normed, &layer.q, None, &mut self.q); // (rows, heads * head_dim)
+        device.matmul(normed, &layer.k, None, &mut self.k); // (rows, kv_heads * head_dim)
+        device.matmul(normed, &layer.v, None, &mut self.v); // (rows, kv_heads * head_dim)
+        device.rope(&mut self.q, heads, &self.rope, &self.positions, pairing);
+        device.rope(&mut self.k, kv_heads, &self.rope, &self.positions, pairing);
+        device.kv_append(cache.arena_mut(), index, &self.k, &self.v, &self.slots);
+        device.attend(&self.q, cache.arena(), index, spans, heads, &mut self.mixed);
+        device.matmul(&self.mixed, &layer.out, None, normed); // (rows, hidden)
+        device.add(x, normed);
+
+        device.rms_norm(x, &layer.ffn_norm, eps, normed);
+        device.matmul(normed, &layer.gate, None, &mut self.gate); // (rows, ffn)
+        device.matmul(normed, &layer.up, None, &mut self.up); // (rows, ffn)
+        device.silu_mul(&mut self.gate, &self.up);
+        device.matmul(&self.gate, &layer.down, None, normed); // (rows, hidden)
+        device.add(x, normed);
+    }
+
+    /// Logits `(rows.len(), vocabulary)` after the last layer.
+    pub fn logits(&mut self, device: &D, rows: &[usize]) -> &D::Tensor {
+        device.set_rows(&mut self.last, rows.len());
+        for (to, &row) in rows.iter().enumerate() {
+            device.copy_rows(&self.x, row..row + 1, &mut self.last, to);
+        }
+        device.rms_norm(&self.last, &self.weights.norm, self.config.eps, &mut self.normed);
+        device.matmul(&self.normed, &self.weights.head, None, &mut self.logits);
+        &self.logits
+    }
+}
+
+/// Cosines and sines of every position: rows of `head_dim / 2` cosines, then as many sines.
+///
+/// Angles are rounded to f32 before the functions are taken, as the trained models had them.
+fn rope_table(base: f32, head_dim: usize, positions: usize) -> Vec<f32> {
+    let half = head_dim / 2;
+    let frequencies: Vec<f32> =
+        (0..half).map(|i| (1.0 / f64::from(base).powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
+    let mut table = Vec::with_capacity(positions * head_dim);
+    for position in 0..positions {
+        let angles = frequencies.iter().map(|frequency| f64::from(position as f32 * frequency));
+        table.extend(angles.clone().map(|angle| angle.cos() as f32));
+        table.extend(angles.map(|angle| angle.sin() as f32));
+    }
+    table
 }

@@ -1,6 +1,6 @@
 //! CLIP vision transformer: a picture becomes patch features.
 
-use kernels::Device;
+use kernels::{Activation, Device, DeviceError};
 
 /// Numbers of a CLIP vision tower, as its file has them.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,4 +81,91 @@ pub struct VisionWeights<D: Device> {
     pub pre_norm: Norm<D>,
     /// The blocks in order.
     pub blocks: Vec<VisionBlock<D>>,
+}
+
+/// The tower with its scratch.
+pub struct Vision<D: Device> {
+    config: VisionConfig,
+    weights: VisionWeights<D>,
+    image: D::Tensor,    // (3 * image, image)
+    patches: D::Tensor,  // (patches, 3 * patch * patch)
+    embedded: D::Tensor, // (patches, hidden)
+    x: D::Tensor,        // (1 + patches, hidden)
+    normed: D::Tensor,   // (1 + patches, hidden)
+    q: D::Tensor,        // (1 + patches, hidden)
+    k: D::Tensor,        // (1 + patches, hidden)
+    v: D::Tensor,        // (1 + patches, hidden)
+    mixed: D::Tensor,    // (1 + patches, hidden)
+    wide: D::Tensor,     // (1 + patches, mlp)
+    features: D::Tensor, // (patches, hidden)
+}
+
+impl<D: Device> Vision<D> {
+    /// Joins weights and scratch.
+    pub fn new(device: &D, config: VisionConfig, weights: VisionWeights<D>) -> Result<Self, DeviceError> {
+        let (patches, hidden) = (config.patches(), config.hidden);
+        let rows = 1 + patches;
+        Ok(Self {
+            image: device.tensor(3 * config.image, config.image)?,
+            patches: device.tensor(patches, 3 * config.patch * config.patch)?,
+            embedded: device.tensor(patches, hidden)?,
+            x: device.tensor(rows, hidden)?,
+            normed: device.tensor(rows, hidden)?,
+            q: device.tensor(rows, hidden)?,
+            k: device.tensor(rows, hidden)?,
+            v: device.tensor(rows, hidden)?,
+            mixed: device.tensor(rows, hidden)?,
+            wide: device.tensor(rows, config.mlp)?,
+            features: device.tensor(patches, hidden)?,
+            config,
+            weights,
+        })
+    }
+
+    /// Numbers of the tower.
+    pub fn config(&self) -> &VisionConfig {
+        &self.config
+    }
+
+    /// Patch embedding, class vector, positions and the first norm. `pixels` is
+    /// `(3, image, image)`, normalized.
+    pub fn embed(&mut self, device: &D, pixels: &[f32]) {
+        let weights = &self.weights;
+        device.write(pixels, &mut self.image, 0);
+        device.patches(&self.image, self.config.patch, &mut self.patches); // (patches, 3 * patch * patch)
+        device.matmul(&self.patches, &weights.patch, None, &mut self.embedded); // (patches, hidden)
+        device.copy_rows(&weights.class, 0..1, &mut self.x, 0);
+        device.copy_rows(&self.embedded, 0..self.config.patches(), &mut self.x, 1); // (1 + patches, hidden)
+        device.add(&mut self.x, &weights.positions);
+        let norm = &weights.pre_norm;
+        device.layer_norm(&self.x, &norm.weight, &norm.bias, self.config.eps, &mut self.normed);
+        std::mem::swap(&mut self.x, &mut self.normed);
+    }
+
+    /// Block `index`: attention, then the MLP, each with a norm before and a residual around.
+    pub fn block(&mut self, device: &D, index: usize) {
+        let eps = self.config.eps;
+        let block = &self.weights.blocks[index];
+        let (x, normed) = (&mut self.x, &mut self.normed);
+
+        device.layer_norm(x, &block.norm1.weight, &block.norm1.bias, eps, normed);
+        device.matmul(normed, &block.q.weight, Some(&block.q.bias), &mut self.q); // (1 + patches, hidden)
+        device.matmul(normed, &block.k.weight, Some(&block.k.bias), &mut self.k);
+        device.matmul(normed, &block.v.weight, Some(&block.v.bias), &mut self.v);
+        device.attention(&self.q, &self.k, &self.v, self.config.heads, &mut self.mixed);
+        device.matmul(&self.mixed, &block.out.weight, Some(&block.out.bias), normed);
+        device.add(x, normed);
+
+        device.layer_norm(x, &block.norm2.weight, &block.norm2.bias, eps, normed);
+        device.matmul(normed, &block.fc1.weight, Some(&block.fc1.bias), &mut self.wide); // (1 + patches, mlp)
+        device.activate(Activation::QuickGelu, &mut self.wide);
+        device.matmul(&self.wide, &block.fc2.weight, Some(&block.fc2.bias), normed);
+        device.add(x, normed);
+    }
+
+    /// The patch features `(patches, hidden)`: the class row is dropped, no final norm.
+    pub fn features(&mut self, device: &D) -> &D::Tensor {
+        device.copy_rows(&self.x, 1..1 + self.config.patches(), &mut self.features, 0);
+        &self.features
+    }
 }
