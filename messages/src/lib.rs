@@ -2,15 +2,45 @@
 //!
 //! Types, keys and encodings only: no IO, no clock, no runtime. A robot's own crate can depend on
 //! this one without pulling in the bus.
+//!
+//! [`keys`] has every key expression, [`encode`] and [`decode`] are the only ways between a message
+//! and its bytes, and each message is one plain struct or enum:
+//!
+//! ```
+//! let question = messages::Question::new("Is the door open?");
+//! let payload = messages::encode(&question, messages::Format::Postcard);
+//! assert_eq!(messages::decode::<messages::Question>(&payload, messages::Format::Postcard)?, question);
+//! # Ok::<(), messages::DecodeError>(())
+//! ```
+//!
+//! # Asking
+//!
+//! A question is a query on `mobilevlm/<device>/camera/<name>/ask`. Its encoding chooses the form of
+//! every reply:
+//!
+//! | encoding of the question | pieces | final reply | error reply |
+//! | --- | --- | --- | --- |
+//! | `text/plain`, `zenoh/string` or none: the words alone | `text/plain`: new text | `text/plain`: no text; the attachment is the [`Answer`] as JSON | `text/plain`: `kind: message` of an [`AskError`] |
+//! | `application/json`: a [`Question`] | [`AnswerPiece::Text`] as JSON | [`AnswerPiece::Final`] as JSON | [`AskError`] as JSON |
+//! | `application/postcard;question@1`: a [`Question`] | [`AnswerPiece::Text`] | [`AnswerPiece::Final`] | [`AskError`] |
+//!
+//! So the payloads of the replies to a plain question join to the answer. Errors are zenoh's error
+//! replies. Every question gets exactly one final reply or one error reply, and it is the last.
+//! Callers must ask zenoh for unconsolidated replies (`ConsolidationMode::None`), otherwise pieces
+//! of one key replace each other on the way.
 
 #![forbid(unsafe_code)]
 
+pub mod keys;
+
 mod caption;
+mod encoding;
 mod question;
 mod stamp;
 mod status;
 
 pub use caption::{Caption, CaptionPiece};
+pub use encoding::{DecodeError, Format, Message, SCHEMA, decode, encode};
 pub use question::{Answer, AnswerPiece, AskError, FrameChoice, Question, Sampling};
 pub use stamp::{FrameStamp, Timings, TokenCounts};
 pub use status::{CacheStatus, CameraPhase, CameraState, CameraStatus, EngineStatus, ModelStatus, Status};

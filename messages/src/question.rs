@@ -4,7 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FrameStamp, Timings, TokenCounts};
 
-/// Which frame a question is about.
+/// Longest question in bytes of text.
+const TEXT_BYTES: usize = 4096;
+
+/// Most stop texts of a question, and the longest of them in bytes.
+const STOPS: usize = 16;
+const STOP_BYTES: usize = 256;
+
+/// Which frame a question is about. In JSON `"latest"`, `"fresh"`, `{"sequence": 5}` or
+/// `{"picture": "<base64>"}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FrameChoice {
@@ -17,7 +25,7 @@ pub enum FrameChoice {
     /// A frame still held, by sequence number.
     Sequence(u64),
     /// A picture brought along: JPEG or PNG bytes.
-    Picture(Vec<u8>),
+    Picture(#[serde(with = "picture")] Vec<u8>),
 }
 
 /// How tokens are chosen. The default is greedy.
@@ -32,24 +40,65 @@ pub struct Sampling {
     pub seed: u64,
 }
 
-/// A question about what a camera sees.
+/// A question about what a camera sees. In JSON everything but `text` may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Question {
-    /// The question in words.
+    /// The question in words, at most 4096 bytes.
     pub text: String,
     /// The frame asked about.
+    #[serde(default)]
     pub frame: FrameChoice,
     /// How old the capture of a cached frame may be for `Latest`; 0 takes the daemon's default.
+    #[serde(default)]
     pub max_stale_ms: u32,
     /// Longest answer; 0 takes the daemon's default.
+    #[serde(default)]
     pub max_tokens: u32,
     /// Time limit from arrival to final piece; 0 takes the daemon's default.
+    #[serde(default)]
     pub deadline_ms: u32,
     /// How tokens are chosen.
+    #[serde(default)]
     pub sampling: Sampling,
-    /// The answer ends before the first of these.
+    /// The answer ends before the first of these: at most 16, each 1 to 256 bytes.
+    #[serde(default)]
     pub stop: Vec<String>,
+}
+
+impl Question {
+    /// A question about the latest frame, everything else as the daemon likes it.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+
+    /// Checks everything that can be checked without looking at a picture or the model.
+    ///
+    /// Errors: no words, or a value outside what its field allows.
+    pub fn check(&self) -> Result<(), AskError> {
+        let at_most = |what: &str, got: usize, limit: usize| {
+            let too_long = AskError::TooLong { what: what.into(), got: got as u64, limit: limit as u64 };
+            if got > limit { Err(too_long) } else { Ok(()) }
+        };
+        let bad = |reason: &str| Err(AskError::BadRequest { reason: reason.into() });
+        at_most("question text in bytes", self.text.len(), TEXT_BYTES)?;
+        at_most("number of stop texts", self.stop.len(), STOPS)?;
+        for stop in &self.stop {
+            at_most("stop text in bytes", stop.len(), STOP_BYTES)?;
+        }
+        let Sampling { temperature, top_p, .. } = self.sampling;
+        if self.text.trim().is_empty() {
+            bad("the question is empty")
+        } else if self.stop.iter().any(String::is_empty) {
+            bad("a stop text is empty")
+        } else if !(0.0..=100.0).contains(&temperature) {
+            bad("sampling.temperature must be from 0 to 100")
+        } else if !(0.0..=1.0).contains(&top_p) {
+            bad("sampling.top_p must be from 0 to 1")
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// One reply to a question: pieces of text, then exactly one final answer or one error.
@@ -90,7 +139,7 @@ pub struct Answer {
     pub truncated: bool,
 }
 
-/// Why a question has no answer.
+/// Why a question has no answer. Shown, it is the message without the [kind](AskError::kind).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum AskError {
@@ -103,13 +152,13 @@ pub enum AskError {
         known: Vec<String>,
     },
     /// The camera has not delivered a frame yet, or the frame named is no longer held.
-    #[error("no frame: {reason}")]
+    #[error("{reason}")]
     NoFrame {
         /// State of the camera, or which frames are held.
         reason: String,
     },
     /// The question does not fit.
-    #[error("too long: {what} is {got}, at most {limit}")]
+    #[error("{what} is {got}, at most {limit}")]
     TooLong {
         /// What is too long, with its unit.
         what: String,
@@ -119,7 +168,7 @@ pub enum AskError {
         limit: u64,
     },
     /// Too many questions wait.
-    #[error("overloaded: try again in {retry_after_ms} ms")]
+    #[error("too many questions wait; try again in {retry_after_ms} ms")]
     Overloaded {
         /// When to try again.
         retry_after_ms: u32,
@@ -131,21 +180,128 @@ pub enum AskError {
         deadline_ms: u32,
     },
     /// The caller went away or the daemon is stopping.
-    #[error("cancelled: {reason}")]
+    #[error("{reason}")]
     Cancelled {
         /// Who cancelled.
         reason: String,
     },
     /// The payload cannot be understood.
-    #[error("bad request: {reason}")]
+    #[error("{reason}")]
     BadRequest {
         /// What is wrong and where.
         reason: String,
     },
     /// The daemon failed.
-    #[error("internal error: {reason}")]
+    #[error("{reason}")]
     Internal {
         /// What failed.
         reason: String,
     },
+}
+
+impl AskError {
+    /// The name of the variant, as it is in JSON.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::UnknownCamera { .. } => "unknown_camera",
+            Self::NoFrame { .. } => "no_frame",
+            Self::TooLong { .. } => "too_long",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Deadline { .. } => "deadline",
+            Self::Cancelled { .. } => "cancelled",
+            Self::BadRequest { .. } => "bad_request",
+            Self::Internal { .. } => "internal",
+        }
+    }
+}
+
+/// Bytes in binary formats, base64 in text formats.
+mod picture {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use serde::{Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&STANDARD.encode(bytes))
+        } else {
+            serializer.serialize_bytes(bytes)
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_str(Base64)
+        } else {
+            deserializer.deserialize_byte_buf(Bytes)
+        }
+    }
+
+    struct Base64;
+
+    impl de::Visitor<'_> for Base64 {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a picture as base64")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<u8>, E> {
+            STANDARD.decode(text).map_err(|error| E::custom(format!("the picture is not base64: {error}")))
+        }
+    }
+
+    struct Bytes;
+
+    impl de::Visitor<'_> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("the bytes of a picture")
+        }
+
+        fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_checked() {
+        let question = Question::new("What is ahead?");
+        assert_eq!(question.check(), Ok(()));
+        let kind = |question: Question| question.check().map_err(|error| error.kind());
+        assert_eq!(kind(Question::new(" \n")), Err("bad_request"));
+        assert_eq!(kind(Question::new("x".repeat(4096))), Ok(()));
+        assert_eq!(kind(Question::new("x".repeat(4097))), Err("too_long"));
+        assert_eq!(kind(Question { stop: vec!["a".into(); 17], ..question.clone() }), Err("too_long"));
+        assert_eq!(kind(Question { stop: vec!["a".repeat(257)], ..question.clone() }), Err("too_long"));
+        assert_eq!(kind(Question { stop: vec![String::new()], ..question.clone() }), Err("bad_request"));
+        for sampling in [
+            Sampling { temperature: -0.1, ..Sampling::default() },
+            Sampling { temperature: f32::NAN, ..Sampling::default() },
+            Sampling { top_p: 1.5, ..Sampling::default() },
+        ] {
+            assert_eq!(kind(Question { sampling, ..question.clone() }), Err("bad_request"));
+        }
+    }
+
+    #[test]
+    fn kinds_are_the_names_in_json() {
+        let error = AskError::UnknownCamera { camera: "a".into(), known: vec!["b".into(), "c".into()] };
+        assert_eq!(error.to_string(), "no camera \"a\"; there are: b, c");
+        for error in
+            [error, AskError::Overloaded { retry_after_ms: 1 }, AskError::BadRequest { reason: "r".into() }]
+        {
+            let json = serde_json::to_string(&error).unwrap();
+            assert!(json.starts_with(&format!("{{\"{}\":", error.kind())), "{json}");
+        }
+    }
 }
