@@ -1,4 +1,7 @@
 //! MobileVLM: a picture and a question become words.
+//!
+//! [`MobileVlm`] joins the parts and owns device, weights, scratch and KV cache. Its methods are
+//! small units of work, so that whoever drives it can stop or do something else between them.
 
 pub mod kv_cache;
 pub mod language;
@@ -13,3 +16,294 @@ pub mod files;
 pub mod gguf;
 pub mod hf;
 pub mod weights;
+
+use std::ops::Range;
+
+use kernels::{Device, DeviceError, Grid, KvDtype, KvShape, PAGE, Span};
+
+use files::{LoadOptions, ModelError, ModelFiles};
+use kv_cache::{KvCache, Mark, OutOfPages, Sequence};
+use language::{Language, LanguageConfig, Pass};
+use projector::Projector;
+use vision::Vision;
+
+/// Size and precision of the KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvOptions {
+    /// Positions of one sequence at most.
+    pub context: usize,
+    /// Pages of the arena.
+    pub pages: usize,
+    /// Storage of keys and values.
+    pub dtype: KvDtype,
+}
+
+impl KvOptions {
+    /// As many pages as `bytes` hold, at least one sequence of `context` positions.
+    pub fn with_budget(config: &LanguageConfig, context: usize, bytes: usize, dtype: KvDtype) -> Self {
+        let number = match dtype {
+            KvDtype::F32 => 4,
+            KvDtype::F16 => 2,
+        };
+        let page = 2 * config.layers * config.kv_heads * config.head_dim * PAGE * number;
+        Self { context, pages: (bytes / page).max(context.div_ceil(PAGE)), dtype }
+    }
+}
+
+/// What a pass through the language model is given.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// Token ids.
+    Tokens(&'a [u32]),
+    /// Some of the visual tokens of the picture encoded last.
+    Visual(Range<usize>),
+}
+
+impl<'a> Input<'a> {
+    /// Positions `range` of it.
+    pub fn part(&self, range: Range<usize>) -> Input<'a> {
+        match self {
+            Input::Tokens(ids) => Input::Tokens(&ids[range]),
+            Input::Visual(rows) => Input::Visual(rows.start + range.start..rows.start + range.end),
+        }
+    }
+
+    /// Positions it takes.
+    pub fn len(&self) -> usize {
+        match self {
+            Input::Tokens(ids) => ids.len(),
+            Input::Visual(rows) => rows.len(),
+        }
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Why a sequence cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PassError {
+    /// The cache is full.
+    #[error(transparent)]
+    OutOfPages(#[from] OutOfPages),
+    /// The sequence is full.
+    #[error("{wanted} positions do not fit the context of {context}; ask for less or raise model.context")]
+    ContextFull {
+        /// Positions it would have.
+        wanted: usize,
+        /// Positions it may have.
+        context: usize,
+    },
+}
+
+/// The whole model on one device.
+pub struct MobileVlm<D: Device> {
+    device: D,
+    vision: Vision<D>,
+    projector: Projector<D>,
+    language: Language<D>,
+    cache: KvCache<D>,
+    context: usize,
+    logits: Vec<f32>,
+}
+
+impl<D: Device> MobileVlm<D> {
+    /// Rows of one pass at most.
+    pub const MAX_ROWS: usize = Language::<D>::MAX_ROWS;
+
+    /// Loads all weights of checked files onto `device`.
+    pub fn load(
+        files: &ModelFiles,
+        device: D,
+        options: &LoadOptions,
+        kv: KvOptions,
+    ) -> Result<Self, ModelError> {
+        let vision = weights::vision(files, &device, options)?;
+        let projector = weights::projector(files, &device, options)?;
+        let language = weights::language(files, &device, options)?;
+        let config = &files.language;
+        let shape = KvShape { layers: config.layers, kv_heads: config.kv_heads, head_dim: config.head_dim };
+        let grid = Grid::square(files.vision.side());
+        let build = |device: D| -> Result<Self, DeviceError> {
+            Ok(Self {
+                vision: Vision::new(&device, files.vision.clone(), vision)?,
+                projector: Projector::new(&device, grid, config.hidden, projector)?,
+                language: Language::new(&device, config.clone(), language, kv.context)?,
+                cache: KvCache::new(&device, shape, kv.pages, kv.dtype)?,
+                context: kv.context,
+                logits: vec![0.0; config.vocabulary],
+                device,
+            })
+        };
+        build(device).map_err(ModelError::Memory)
+    }
+
+    /// The device.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// The KV cache.
+    pub fn cache(&self) -> &KvCache<D> {
+        &self.cache
+    }
+
+    /// Positions of one sequence at most.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Visual tokens of a picture.
+    pub fn visual_tokens(&self) -> usize {
+        self.projector.tokens()
+    }
+
+    /// Blocks of the vision tower.
+    pub fn vision_blocks(&self) -> usize {
+        self.vision.config().blocks
+    }
+
+    /// Layers of the language model.
+    pub fn layers(&self) -> usize {
+        self.language.config().layers
+    }
+
+    // A picture, in units: `begin_image`, every block, `finish_image`.
+
+    /// Patch embedding of `pixels` `(3, image, image)`.
+    pub fn begin_image(&mut self, pixels: &[f32]) {
+        self.vision.embed(&self.device, pixels);
+    }
+
+    /// Block `index` of the vision tower.
+    pub fn image_block(&mut self, index: usize) {
+        self.vision.block(&self.device, index);
+    }
+
+    /// Features and visual tokens, which stay until the next picture is finished.
+    pub fn finish_image(&mut self) -> Encoded<'_, D> {
+        let features = self.vision.features(&self.device);
+        let tokens = self.projector.project(&self.device, features);
+        Encoded { device: &self.device, features, tokens }
+    }
+
+    /// All units of a picture.
+    pub fn encode(&mut self, pixels: &[f32]) -> Encoded<'_, D> {
+        self.begin_image(pixels);
+        for index in 0..self.vision_blocks() {
+            self.image_block(index);
+        }
+        self.finish_image()
+    }
+
+    // Sequences.
+
+    /// Makes `to` hold the positions of `from`, sharing its pages.
+    pub fn fork(&mut self, from: &Sequence, to: &mut Sequence) {
+        self.cache.fork(from, to);
+    }
+
+    /// Forgets everything after `mark`.
+    pub fn rewind(&mut self, sequence: &mut Sequence, mark: Mark) {
+        self.cache.rewind(sequence, mark);
+    }
+
+    /// Gives the pages of a sequence back.
+    pub fn release(&mut self, sequence: &mut Sequence) {
+        self.cache.release(sequence);
+    }
+
+    // A pass, in units: `begin_pass`, every layer, and `logits` where they are needed.
+
+    /// Room for a pass. Several can be under way, each between two of its layers.
+    pub fn pass(&self) -> Result<Pass<D>, DeviceError> {
+        self.language.pass(&self.device)
+    }
+
+    /// Places up to [`Self::MAX_ROWS`] positions at the end of `sequence`.
+    ///
+    /// Their keys and values are complete after the last layer; a pass given up before that must
+    /// be taken back with [`Self::rewind`].
+    pub fn begin_pass(
+        &mut self,
+        pass: &mut Pass<D>,
+        sequence: &mut Sequence,
+        input: Input<'_>,
+    ) -> Result<(), PassError> {
+        let wanted = sequence.len() + input.len();
+        if wanted > self.context {
+            return Err(PassError::ContextFull { wanted, context: self.context });
+        }
+        let Self { device, language, cache, projector, .. } = self;
+        language.begin(device, pass);
+        match input {
+            Input::Tokens(ids) => language.push_tokens(device, cache, pass, sequence, ids)?,
+            Input::Visual(rows) => {
+                let visual = (projector.visual_tokens(), rows);
+                language.push_visual(device, cache, pass, sequence, visual)?
+            }
+        };
+        Ok(())
+    }
+
+    /// Layer `index` of the pass that placed its rows at the end of `sequence`.
+    pub fn pass_layer(&mut self, pass: &mut Pass<D>, sequence: &Sequence, index: usize) {
+        let rows = pass.rows();
+        let position = sequence.len() - rows;
+        let spans = [Span { rows: 0..rows, position, pages: sequence.pages() }];
+        self.language.layer(&self.device, &mut self.cache, pass, &spans, index);
+    }
+
+    /// Logits after the last row of the finished pass.
+    pub fn logits(&mut self, pass: &Pass<D>) -> &[f32] {
+        let last = pass.rows() - 1;
+        let logits = self.language.logits(&self.device, pass, &[last]);
+        self.device.read(logits, 0, &mut self.logits);
+        &self.logits
+    }
+
+    /// All units of as many passes as `input` takes.
+    pub fn forward(
+        &mut self,
+        pass: &mut Pass<D>,
+        sequence: &mut Sequence,
+        input: Input<'_>,
+    ) -> Result<(), PassError> {
+        for start in (0..input.len()).step_by(Self::MAX_ROWS) {
+            let part = input.part(start..input.len().min(start + Self::MAX_ROWS));
+            self.begin_pass(pass, sequence, part)?;
+            for index in 0..self.layers() {
+                self.pass_layer(pass, sequence, index);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the vision part made of a picture.
+pub struct Encoded<'a, D: Device> {
+    device: &'a D,
+    features: &'a D::Tensor,
+    tokens: &'a D::Tensor,
+}
+
+impl<D: Device> Encoded<'_, D> {
+    /// Patch features `(patches, vision hidden)`, row order.
+    pub fn features(&self) -> Vec<f32> {
+        self.copy(self.features)
+    }
+
+    /// Visual tokens `(visual tokens, hidden)`, row order.
+    pub fn tokens(&self) -> Vec<f32> {
+        self.copy(self.tokens)
+    }
+
+    fn copy(&self, tensor: &D::Tensor) -> Vec<f32> {
+        let (rows, cols) = self.device.shape(tensor);
+        let mut values = vec![0.0; rows * cols];
+        self.device.read(tensor, 0, &mut values);
+        values
+    }
+}

@@ -67,14 +67,41 @@ pub struct LanguageWeights<D: Device> {
     pub head: D::Matrix,
 }
 
+/// Rows on their way through the layers. Between two layers it is all there is to keep, so that
+/// one pass can wait while another one runs.
+pub struct Pass<D: Device> {
+    positions: Vec<u32>,
+    slots: Vec<Slot>,
+    x: D::Tensor, // (rows, hidden)
+}
+
+impl<D: Device> Pass<D> {
+    /// Rows of the pass.
+    pub fn rows(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Makes room for `count` rows at the end of `sequence`.
+    fn place(
+        &mut self,
+        device: &D,
+        cache: &mut KvCache<D>,
+        sequence: &mut Sequence,
+        count: usize,
+    ) -> Result<Range<usize>, OutOfPages> {
+        let (first, position) = (self.rows(), sequence.len());
+        cache.extend(device, sequence, count, &mut self.slots)?;
+        self.positions.extend((position..position + count).map(|position| position as u32));
+        device.set_rows(&mut self.x, first + count);
+        Ok(first..first + count)
+    }
+}
+
 /// The language model with its scratch.
 pub struct Language<D: Device> {
     config: LanguageConfig,
     weights: LanguageWeights<D>,
-    rope: D::Tensor, // (positions, head_dim)
-    positions: Vec<u32>,
-    slots: Vec<Slot>,
-    x: D::Tensor,      // (rows, hidden)
+    rope: D::Tensor,   // (positions, head_dim)
     normed: D::Tensor, // (rows, hidden)
     q: D::Tensor,      // (rows, heads * head_dim)
     k: D::Tensor,      // (rows, kv_heads * head_dim)
@@ -106,9 +133,6 @@ impl<D: Device> Language<D> {
         device.write(&rope_table(config.rope_base, config.head_dim, context), &mut rope, 0);
         Ok(Self {
             rope,
-            positions: Vec::with_capacity(rows),
-            slots: Vec::with_capacity(rows),
-            x: device.tensor(rows, config.hidden)?,
             normed: device.tensor(rows, config.hidden)?,
             q: device.tensor(rows, q_width)?,
             k: device.tensor(rows, kv_width)?,
@@ -128,73 +152,69 @@ impl<D: Device> Language<D> {
         &self.config
     }
 
-    /// Starts a pass without rows.
-    pub fn begin(&mut self, device: &D) {
-        self.positions.clear();
-        self.slots.clear();
-        device.set_rows(&mut self.x, 0);
+    /// A pass with room for [`Self::MAX_ROWS`].
+    pub fn pass(&self, device: &D) -> Result<Pass<D>, DeviceError> {
+        let rows = Self::MAX_ROWS;
+        let x = device.tensor(rows, self.config.hidden)?;
+        Ok(Pass { positions: Vec::with_capacity(rows), slots: Vec::with_capacity(rows), x })
     }
 
-    /// Rows of the pass so far.
-    pub fn rows(&self) -> usize {
-        self.positions.len()
+    /// Starts a pass without rows.
+    pub fn begin(&self, device: &D, pass: &mut Pass<D>) {
+        pass.positions.clear();
+        pass.slots.clear();
+        device.set_rows(&mut pass.x, 0);
     }
 
     /// Adds `ids` at the end of `sequence`. Returns the rows of the pass they take.
     pub fn push_tokens(
-        &mut self,
+        &self,
         device: &D,
         cache: &mut KvCache<D>,
+        pass: &mut Pass<D>,
         sequence: &mut Sequence,
         ids: &[u32],
     ) -> Result<Range<usize>, OutOfPages> {
-        let rows = self.place(device, cache, sequence, ids.len())?;
-        device.embed(&self.weights.embedding, ids, &mut self.x, rows.start);
+        let rows = pass.place(device, cache, sequence, ids.len())?;
+        device.embed(&self.weights.embedding, ids, &mut pass.x, rows.start);
         Ok(rows)
     }
 
-    /// Adds rows of visual tokens at the end of `sequence`. Returns the rows of the pass they take.
+    /// Adds rows `part` of `visual` at the end of `sequence`. Returns the rows of the pass they take.
     pub fn push_visual(
-        &mut self,
+        &self,
         device: &D,
         cache: &mut KvCache<D>,
+        pass: &mut Pass<D>,
         sequence: &mut Sequence,
-        visual: &D::Tensor,
-        part: Range<usize>,
+        (visual, part): (&D::Tensor, Range<usize>),
     ) -> Result<Range<usize>, OutOfPages> {
-        let rows = self.place(device, cache, sequence, part.len())?;
-        device.copy_rows(visual, part, &mut self.x, rows.start);
+        let rows = pass.place(device, cache, sequence, part.len())?;
+        device.copy_rows(visual, part, &mut pass.x, rows.start);
         Ok(rows)
-    }
-
-    /// Makes room for `count` rows at the end of `sequence`.
-    fn place(
-        &mut self,
-        device: &D,
-        cache: &mut KvCache<D>,
-        sequence: &mut Sequence,
-        count: usize,
-    ) -> Result<Range<usize>, OutOfPages> {
-        let (first, position) = (self.positions.len(), sequence.len());
-        cache.extend(device, sequence, count, &mut self.slots)?;
-        self.positions.extend((position..position + count).map(|position| position as u32));
-        device.set_rows(&mut self.x, first + count);
-        Ok(first..first + count)
     }
 
     /// Layer `index` for all rows of the pass; `spans` tells which sequence each row belongs to.
-    pub fn layer(&mut self, device: &D, cache: &mut KvCache<D>, index: usize, spans: &[Span<'_>]) {
+    pub fn layer(
+        &mut self,
+        device: &D,
+        cache: &mut KvCache<D>,
+        pass: &mut Pass<D>,
+        spans: &[Span<'_>],
+        index: usize,
+    ) {
         let LanguageConfig { heads, kv_heads, eps, pairing, .. } = self.config;
         let layer = &self.weights.layers[index];
-        let (x, normed) = (&mut self.x, &mut self.normed);
+        let Pass { positions, slots, x } = pass;
+        let normed = &mut self.normed;
 
         device.rms_norm(x, &layer.attention_norm, eps, normed);
         device.matmul(normed, &layer.q, None, &mut self.q); // (rows, heads * head_dim)
         device.matmul(normed, &layer.k, None, &mut self.k); // (rows, kv_heads * head_dim)
         device.matmul(normed, &layer.v, None, &mut self.v); // (rows, kv_heads * head_dim)
-        device.rope(&mut self.q, heads, &self.rope, &self.positions, pairing);
-        device.rope(&mut self.k, kv_heads, &self.rope, &self.positions, pairing);
-        device.kv_append(cache.arena_mut(), index, &self.k, &self.v, &self.slots);
+        device.rope(&mut self.q, heads, &self.rope, positions, pairing);
+        device.rope(&mut self.k, kv_heads, &self.rope, positions, pairing);
+        device.kv_append(cache.arena_mut(), index, &self.k, &self.v, slots);
         device.attend(&self.q, cache.arena(), index, spans, heads, &mut self.mixed);
         device.matmul(&self.mixed, &layer.out, None, normed); // (rows, hidden)
         device.add(x, normed);
@@ -208,10 +228,10 @@ impl<D: Device> Language<D> {
     }
 
     /// Logits `(rows.len(), vocabulary)` after the last layer.
-    pub fn logits(&mut self, device: &D, rows: &[usize]) -> &D::Tensor {
+    pub fn logits(&mut self, device: &D, pass: &Pass<D>, rows: &[usize]) -> &D::Tensor {
         device.set_rows(&mut self.last, rows.len());
         for (to, &row) in rows.iter().enumerate() {
-            device.copy_rows(&self.x, row..row + 1, &mut self.last, to);
+            device.copy_rows(&pass.x, row..row + 1, &mut self.last, to);
         }
         device.rms_norm(&self.last, &self.weights.norm, self.config.eps, &mut self.normed);
         device.matmul(&self.normed, &self.weights.head, None, &mut self.logits);

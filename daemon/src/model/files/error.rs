@@ -89,6 +89,9 @@ pub enum ModelError {
         /// The device's reason.
         source: DeviceError,
     },
+    /// Scratch or KV cache do not fit.
+    #[error("scratch and KV cache: {0}; lower model.kv_cache_mib or model.context")]
+    Memory(DeviceError),
 }
 
 impl ModelError {
