@@ -1,5 +1,7 @@
 //! The fast implementation for CPUs.
 
+pub mod probe;
+
 /// The CPU device.
 #[derive(Debug)]
 pub struct Cpu;
