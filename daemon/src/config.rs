@@ -1,16 +1,32 @@
 //! The configuration: one TOML file, every key with a default.
+//!
+//! [`Sources`] reads it: defaults, then the file, then the environment, then flags, each over the
+//! one before. [`Config::validate`] holds the rules. This is the only module that reads environment
+//! variables.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod check;
+mod error;
+mod load;
+mod origin;
+
+pub use check::{DEVICES, ISAS, MODES, VISION_DTYPES, is_loopback};
+pub use error::ConfigError;
+pub use load::{DEFAULT_PATH, Override, Sources, environment_name};
+pub use origin::Origin;
+
 /// The whole configuration.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Name of this robot on the bus; empty takes the host name.
     pub device_name: String,
+    /// What is logged: a level, and levels of modules that differ from it.
+    pub log: String,
     /// What is loaded and how it is computed.
     pub model: ModelConfig,
     /// What is asked of every frame.
@@ -90,6 +106,8 @@ pub struct BusConfig {
     pub listen: Vec<String>,
     /// Endpoints to connect to.
     pub connect: Vec<String>,
+    /// Whether `listen` may hold endpoints that other machines reach.
+    pub allow_remote: bool,
     /// Whether results are also published as JSON.
     pub json: bool,
 }
@@ -110,6 +128,20 @@ pub struct CameraConfig {
     pub fps: f64,
     /// Oldest frame that is described, in seconds from capture to the start of encoding.
     pub max_age_s: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            device_name: String::new(),
+            log: "info,zenoh=warn".into(),
+            model: ModelConfig::default(),
+            caption: CaptionConfig::default(),
+            question: QuestionConfig::default(),
+            bus: BusConfig::default(),
+            cameras: Vec::new(),
+        }
+    }
 }
 
 impl Default for ModelConfig {
@@ -153,6 +185,7 @@ impl Default for BusConfig {
             mode: "peer".into(),
             listen: vec!["tcp/127.0.0.1:7447".into()],
             connect: Vec::new(),
+            allow_remote: false,
             json: true,
         }
     }
@@ -161,6 +194,31 @@ impl Default for BusConfig {
 impl Default for CameraConfig {
     fn default() -> Self {
         Self { name: String::new(), source: String::new(), width: 0, height: 0, fps: 0.0, max_age_s: 1.0 }
+    }
+}
+
+impl Config {
+    /// The configured cameras; with none, the test scene under the name `test`.
+    pub fn cameras_or_test(&self) -> Vec<CameraConfig> {
+        match self.cameras.as_slice() {
+            [] => {
+                vec![CameraConfig { name: "test".into(), source: "test:".into(), ..CameraConfig::default() }]
+            }
+            cameras => cameras.to_vec(),
+        }
+    }
+
+    /// Name of this robot on the bus: [`Config::device_name`], else the host name with characters
+    /// that no bus key may hold replaced by `-`.
+    pub fn device(&self) -> String {
+        if !self.device_name.is_empty() {
+            return self.device_name.clone();
+        }
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        match check::name_from(host.trim()) {
+            name if name.is_empty() => "robot".into(),
+            name => name,
+        }
     }
 }
 
