@@ -2,23 +2,28 @@
 
 use clap::{Parser, Subcommand};
 
-mod ask;
-mod bench;
-mod cameras;
-mod caption;
-mod check;
-mod run;
-mod snapshot;
-mod status;
-mod verify;
-mod watch;
+use crate::config::{self, ConfigError};
+use crate::journal;
+
+pub mod ask;
+pub mod bench;
+pub mod cameras;
+pub mod caption;
+pub mod check;
+pub mod run;
+pub mod snapshot;
+pub mod status;
+pub mod verify;
+pub mod watch;
 
 /// Describes what a robot's cameras see, continuously, on a zenoh bus.
 #[derive(Debug, Parser)]
-#[command(name = "mobilevlmd", version)]
+#[command(name = "mobilevlmd", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    run: run::Args,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +54,12 @@ impl Failure {
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: 1 }
     }
+
+    /// A configuration that must be changed: trying again without that is of no use, which exit
+    /// code 78 (`EX_CONFIG`) tells the service manager.
+    pub fn config(error: &ConfigError) -> Self {
+        Self { message: error.to_string(), code: 78 }
+    }
 }
 
 impl<E: std::error::Error> From<E> for Failure {
@@ -60,18 +71,21 @@ impl<E: std::error::Error> From<E> for Failure {
 impl Cli {
     /// Runs the chosen command.
     pub fn run(self) -> Result<(), Failure> {
-        match self.command {
-            None => Err(Failure::new("not built yet")),
-            Some(Command::Run(args)) => run::run(&args),
-            Some(Command::Watch(args)) => watch::run(&args),
-            Some(Command::Ask(args)) => ask::run(&args),
-            Some(Command::Status(args)) => status::run(&args),
-            Some(Command::Snapshot(args)) => snapshot::run(&args),
-            Some(Command::Caption(args)) => caption::run(&args),
-            Some(Command::Cameras(args)) => cameras::run(&args),
-            Some(Command::Check(args)) => check::run(&args),
-            Some(Command::Verify(args)) => verify::run(&args),
-            Some(Command::Bench(args)) => bench::run(&args),
+        let Some(command) = self.command else { return run::run(&self.run) };
+        if !matches!(command, Command::Run(_)) {
+            journal::start(&config::log_of_environment().map_err(|error| Failure::config(&error))?);
+        }
+        match command {
+            Command::Run(args) => run::run(&args),
+            Command::Watch(args) => watch::run(&args),
+            Command::Ask(args) => ask::run(&args),
+            Command::Status(args) => status::run(&args),
+            Command::Snapshot(args) => snapshot::run(&args),
+            Command::Caption(args) => caption::run(&args),
+            Command::Cameras(args) => cameras::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Verify(args) => verify::run(&args),
+            Command::Bench(args) => bench::run(&args),
         }
     }
 }

@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 mod check;
 mod error;
 mod load;
+mod model;
 mod origin;
 
 pub use check::{DEVICES, ISAS, MODES, VISION_DTYPES, is_loopback};
 pub use error::ConfigError;
-pub use load::{DEFAULT_PATH, Override, Sources, environment_name};
+pub use load::{DEFAULT_PATH, Override, Sources, environment_name, log_of_environment};
+pub use model::NoModel;
 pub use origin::Origin;
 
 /// The whole configuration.
@@ -50,7 +52,7 @@ pub struct ModelConfig {
     pub mmproj: PathBuf,
     /// The vision tower of a Hugging Face directory that has none inside; empty looks beside.
     pub vision_tower: PathBuf,
-    /// Type that Hugging Face weights are quantized to while loading.
+    /// Type that weights stored as floats are quantized to while loading.
     pub dtype: String,
     /// Arithmetic of the vision tower: `q8_0`, `f32`, `f16`, `bf16`.
     pub vision_dtype: String,

@@ -111,7 +111,8 @@ fn hottest(thermal: &Path) -> Option<f32> {
         .filter_map(|entry| {
             let entry = entry.ok()?;
             entry.file_name().to_str()?.strip_prefix("thermal_zone")?;
-            let millidegrees: f32 = fs::read_to_string(entry.path().join("temp")).ok()?.trim().parse().ok()?;
+            let millidegrees: f32 =
+                fs::read_to_string(entry.path().join("temp")).ok()?.trim().parse().ok()?;
             Some(millidegrees / 1000.0)
         })
         .filter(|celsius| (-60.0..=200.0).contains(celsius))

@@ -64,17 +64,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
         }
         event.record(&mut fields);
         let metadata = event.metadata();
-        let record = log::Record::builder()
+        let mut record = log::Record::builder();
+        record
             .level(log_level(*metadata.level()))
             .target(metadata.target())
             .file(metadata.file())
             .line(metadata.line())
             .module_path(metadata.module_path())
-            .key_values(&fields)
-            .args(format_args!("{}", fields.message))
-            .build();
+            .key_values(&fields);
         // There is no other place to tell that the journal is gone.
-        let _ = self.journal.journal_send(&record);
+        let _ = self.journal.journal_send(&record.args(format_args!("{}", fields.message)).build());
     }
 }
 
@@ -158,14 +157,9 @@ mod tests {
         });
         let expected = Fields {
             message: "described".into(),
-            pairs: [
-                ("camera", "front"),
-                ("tokens_prompt", "164"),
-                ("error", "two\nlines"),
-                ("ok", "true"),
-            ]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .to_vec(),
+            pairs: [("camera", "front"), ("tokens_prompt", "164"), ("error", "two\nlines"), ("ok", "true")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .to_vec(),
         };
         assert_eq!(*recorder.0.lock().expect("recorded"), [expected]);
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use kernels::DType;
+use messages::keys::Name;
 use zenoh::config::EndPoint;
 
 use super::{BusConfig, CameraConfig, Config, ConfigError, ModelConfig};
@@ -78,7 +79,10 @@ fn check_model(model: &ModelConfig) -> Check {
         }
     }
     if !model.mmproj.as_os_str().is_empty() && !model.vision_tower.as_os_str().is_empty() {
-        return refuse("model.mmproj", "conflicts with model.vision_tower: keep mmproj for GGUF, or vision_tower for a Hugging Face directory");
+        return refuse(
+            "model.mmproj",
+            "conflicts with model.vision_tower: keep mmproj for GGUF, or vision_tower for a Hugging Face directory",
+        );
     }
     Ok(())
 }
@@ -181,10 +185,7 @@ fn check_source(key: &str, source: &str) -> Check {
     match source.split_once(':') {
         Some(("test", _)) => Ok(()),
         Some(("v4l2" | "file", path)) if !path.is_empty() => Ok(()),
-        _ => refuse(
-            key,
-            format!("\"{source}\" is no source, expected v4l2:/dev/video0, file:PATH or test:"),
-        ),
+        _ => refuse(key, format!("\"{source}\" is no source, expected v4l2:/dev/video0, file:PATH or test:")),
     }
 }
 
@@ -206,18 +207,13 @@ fn check_log(log: &str) -> Check {
 }
 
 fn check_name(key: &str, name: &str) -> Check {
-    if name == name_from(name) && !name.is_empty() {
-        return Ok(());
+    match Name::new(name) {
+        Ok(_) => Ok(()),
+        Err(error) => refuse(key, error.to_string()),
     }
-    refuse(
-        key,
-        format!(
-            "\"{name}\" cannot be part of a bus key, expected at most {MAX_NAME} letters, digits, \"-\", \"_\" or \".\""
-        ),
-    )
 }
 
-/// The text with everything that a name may not hold replaced by `-`.
+/// A name made of any text: everything but letters, digits, `-`, `_` and `.` becomes `-`.
 pub(super) fn name_from(text: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     text.chars().take(MAX_NAME).map(|c| if allowed(c) { c } else { '-' }).collect()
@@ -239,7 +235,9 @@ fn tokens(key: &str, value: u32, model: &ModelConfig) -> Check {
     }
     refuse(
         key,
-        format!("{value} is not accepted, expected 1 to {most} (model.context less 192 for image and prompt)"),
+        format!(
+            "{value} is not accepted, expected 1 to {most} (model.context less 192 for image and prompt)"
+        ),
     )
 }
 

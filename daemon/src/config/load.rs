@@ -88,6 +88,17 @@ impl Sources {
     }
 }
 
+/// What commands other than the daemon log: warnings, unless `MOBILEVLMD_LOG` says otherwise.
+pub fn log_of_environment() -> Result<String, ConfigError> {
+    let name = environment_name("log");
+    let Some(log) = std::env::var(&name).ok() else { return Ok("warn".into()) };
+    let config = Config { log: log.clone(), ..Config::default() };
+    let mut origins = Origins::default();
+    origins.set("log", Origin::Environment(name));
+    config.validate().map_err(|error| with_origin(error, &origins))?;
+    Ok(log)
+}
+
 /// The environment variable that sets a key.
 pub fn environment_name(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
@@ -308,7 +319,8 @@ mod tests {
 
     #[test]
     fn cameras_take_their_names_from_their_sources() {
-        let config = load(&[], &[("camera", &["front=test:", "v4l2:/dev/video2", "test:"])]).expect("accepted");
+        let config =
+            load(&[], &[("camera", &["front=test:", "v4l2:/dev/video2", "test:"])]).expect("accepted");
         let names: Vec<_> = config.cameras.iter().map(|camera| camera.name.as_str()).collect();
         assert_eq!(names, ["front", "video2", "test"]);
         assert_eq!(config.cameras[1].source, "v4l2:/dev/video2");
