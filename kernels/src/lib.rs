@@ -15,7 +15,7 @@ pub mod quant;
 pub mod reference;
 pub mod tensor;
 
-pub use cpu::{Cpu, CpuOptions};
+pub use cpu::{Cpu, CpuOptions, IsaLevel};
 pub use device::{
     Activation, Arithmetic, Device, DeviceError, Grid, KvDtype, KvShape, MatrixView, PAGE, PageId, Pairing,
     Slot, Span,
