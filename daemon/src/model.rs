@@ -14,6 +14,7 @@ pub mod vision;
 
 pub mod files;
 pub mod gguf;
+pub mod gguf_writer;
 pub mod hf;
 pub mod weights;
 
