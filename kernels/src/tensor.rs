@@ -1,5 +1,7 @@
 //! Activations in host memory.
 
+use crate::device::DeviceError;
+
 /// An f32 matrix in row order with a fixed width and room for a fixed number of rows.
 ///
 /// Scratch buffers are made once for the largest batch; [`HostTensor::set_rows`] then chooses how
@@ -16,6 +18,18 @@ impl HostTensor {
     /// A zeroed tensor with all its `capacity` rows in use.
     pub fn zeros(capacity: usize, cols: usize) -> Self {
         Self { data: vec![0.0; capacity * cols], rows: capacity, cols, capacity }
+    }
+
+    /// [`HostTensor::zeros`] for a size that may not fit into memory.
+    pub fn try_zeros(capacity: usize, cols: usize) -> Result<Self, DeviceError> {
+        let len = capacity.checked_mul(cols);
+        let bytes = len.and_then(|len| len.checked_mul(size_of::<f32>())).unwrap_or(usize::MAX);
+        let mut data = Vec::new();
+        match len {
+            Some(len) if data.try_reserve_exact(len).is_ok() => data.resize(len, 0.0),
+            _ => return Err(DeviceError::OutOfMemory { what: "a tensor", bytes }),
+        }
+        Ok(Self { data, rows: capacity, cols, capacity })
     }
 
     /// A tensor of `values` in rows of `cols`. The length must be a multiple of `cols`.
