@@ -1,1 +1,204 @@
-//! The bus: publishes captions, answers questions, tells the status.
+//! The zenoh bus: captions, states and status go out, questions and requests come in.
+//!
+//! This module and its parts are the only asynchronous code. Everything they read of the rest of
+//! the daemon comes through [`BusInputs`] and two bounded channels, so that a test can stand in for
+//! the cameras and the engine.
+
+mod ask;
+pub mod client;
+mod frame;
+mod publish;
+mod query;
+mod session;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use messages::keys::{Key, Name, NameError, Topic};
+use messages::{CameraState, Status};
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, mpsc, watch};
+use zenoh::Session;
+use zenoh::liveliness::LivelinessToken;
+use zenoh::query::Queryable;
+
+use crate::camera::Frame;
+use crate::config::{BusConfig, QuestionConfig};
+use crate::engine::{AskSender, Event};
+
+/// How long a clean stop waits for the last replies, and then for zenoh's own closing.
+const LAST_REPLIES: Duration = Duration::from_millis(300);
+const CLOSING: Duration = Duration::from_millis(700);
+
+/// What the bus reads of the rest of the daemon. The calls must be quick and may come from any thread.
+pub trait BusInputs: Send + Sync + 'static {
+    /// The daemon as it is now.
+    fn status(&self) -> Status;
+
+    /// Every configured camera as it is now.
+    fn cameras(&self) -> Vec<CameraState>;
+
+    /// The newest frame of a camera, or one still held by sequence number.
+    fn frame(&self, camera: &str, sequence: Option<u64>) -> Option<Arc<Frame>>;
+}
+
+/// Why the bus cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The device name cannot be part of a key.
+    #[error("device_name: {0}")]
+    Device(#[from] NameError),
+    /// zenoh's own configuration file.
+    #[error("{}: not a zenoh configuration: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What zenoh says of it.
+        reason: String,
+    },
+    /// A value of the `[bus]` section.
+    #[error("[bus] {key} = {value}: {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What zenoh says of it.
+        reason: String,
+    },
+    /// Another program listens there.
+    #[error("[bus] listen {endpoints}: the address is in use; stop the other program or listen elsewhere")]
+    InUse {
+        /// The endpoints that were asked for.
+        endpoints: String,
+    },
+    /// Nobody to connect to.
+    #[error("[bus] connect {endpoints}: no router or peer answers; start it or correct the endpoint")]
+    Unreachable {
+        /// The endpoints that were asked for.
+        endpoints: String,
+    },
+    /// Anything else zenoh refuses.
+    #[error("the bus: {0}")]
+    Zenoh(String),
+    /// No thread for the bus.
+    #[error("the threads of the bus cannot be started: {0}")]
+    Threads(std::io::Error),
+}
+
+impl From<zenoh::Error> for BusError {
+    fn from(error: zenoh::Error) -> Self {
+        Self::Zenoh(error.to_string())
+    }
+}
+
+/// What passes between the bus and the engine, and the limits of questions.
+pub struct Traffic {
+    /// Cameras and status.
+    pub inputs: Arc<dyn BusInputs>,
+    /// Questions to the engine.
+    pub asks: AskSender,
+    /// Results of the engine; the bus publishes until it is closed.
+    pub events: mpsc::Receiver<Event>,
+    /// Limits of questions.
+    pub question: QuestionConfig,
+}
+
+/// An open session and everything declared on it.
+pub struct Bus {
+    device: Name,
+    json: bool,
+    session: Session,
+    stop: watch::Sender<bool>,
+    in_flight: Arc<Semaphore>,
+    questions: u32,
+    declared: Vec<Queryable<()>>,
+    alive: Option<LivelinessToken>,
+    runtime: Runtime,
+}
+
+impl Bus {
+    /// Opens the session; nothing is said or heard before [`Bus::serve`].
+    ///
+    /// Errors: a bad configuration, an address in use, nobody to connect to.
+    pub fn open(config: &BusConfig, device_name: &str) -> Result<Self, BusError> {
+        let device = Name::new(device_name)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("bus")
+            .enable_time()
+            .build()
+            .map_err(BusError::Threads)?;
+        let session = runtime.block_on(session::open(config))?;
+        Ok(Self {
+            device,
+            json: config.json,
+            session,
+            stop: watch::Sender::new(false),
+            in_flight: Arc::new(Semaphore::new(0)),
+            questions: 0,
+            declared: Vec::new(),
+            alive: None,
+            runtime,
+        })
+    }
+
+    /// Starts publishing and answering, then says that the device is alive.
+    ///
+    /// Errors: zenoh refuses a declaration.
+    pub fn serve(&mut self, traffic: Traffic) -> Result<(), BusError> {
+        let Traffic { inputs, asks, events, question } = traffic;
+        let key = |topic| Key::new(self.device.clone(), topic);
+        self.questions = u32::try_from(question.queue).unwrap_or(u32::MAX).clamp(1, 1 << 16);
+        self.in_flight.add_permits(self.questions as usize);
+
+        let desk = Arc::new(ask::Desk {
+            device: self.device.clone(),
+            inputs: inputs.clone(),
+            asks,
+            deadline: question.deadline(),
+            in_flight: self.in_flight.clone(),
+            stop: self.stop.subscribe(),
+            runtime: self.runtime.handle().clone(),
+        });
+        let window = Arc::new(query::Window {
+            device: self.device.clone(),
+            inputs: inputs.clone(),
+            at_once: Arc::new(Semaphore::new(query::AT_ONCE)),
+            runtime: self.runtime.handle().clone(),
+        });
+        let declared = self.runtime.block_on(async {
+            let mut declared = vec![desk.declare(&self.session).await?];
+            declared.extend(window.declare(&self.session).await?);
+            let alive = self.session.liveliness().declare_token(key(Topic::Alive).to_string()).await?;
+            Ok::<_, zenoh::Error>((declared, alive))
+        })?;
+        self.declared = declared.0;
+        self.alive = Some(declared.1);
+
+        let publisher = || publish::Publishers::new(self.session.clone(), self.device.clone(), self.json);
+        self.runtime.spawn(publish::results(publisher(), events));
+        self.runtime.spawn(publish::states(publisher(), inputs.clone()));
+        self.runtime.spawn(publish::status(publisher(), inputs));
+        Ok(())
+    }
+
+    /// Ends every open question with an error, withdraws what was declared and closes the session.
+    /// It takes about a second at most.
+    pub fn stop(mut self) {
+        self.stop.send_replace(true);
+        self.runtime.block_on(async {
+            let idle = self.in_flight.acquire_many(self.questions);
+            if tokio::time::timeout(LAST_REPLIES, idle).await.is_err() {
+                tracing::warn!("some questions were not told that the daemon stops");
+            }
+            self.alive = None;
+            self.declared.clear();
+            if tokio::time::timeout(CLOSING, self.session.close()).await.is_err() {
+                tracing::warn!("the bus did not close in time");
+            }
+        });
+        self.runtime.shutdown_background();
+    }
+}

@@ -2,7 +2,9 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Answer, AnswerPiece, AskError, CameraState, Caption, CaptionPiece, Question, Status};
+use crate::{
+    Answer, AnswerPiece, AskError, CameraState, Caption, CaptionPiece, FrameStamp, Question, Status,
+};
 
 /// Version of every message. It changes when an older reader could not read a newer message.
 pub const SCHEMA: u16 = 1;
@@ -157,6 +159,7 @@ messages! {
     Answer: "answer", 1 << 20;
     AskError: "ask_error", 1 << 20;
     CameraState: "camera_state", 1 << 20;
+    FrameStamp: "frame_stamp", 1 << 10;
     Status: "status", 4 << 20;
 }
 

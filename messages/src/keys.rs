@@ -5,14 +5,15 @@
 //! | `mobilevlm/<device>/camera/<name>/caption` | publication | [`Caption`](crate::Caption) |
 //! | `mobilevlm/<device>/camera/<name>/caption/partial` | publication | [`CaptionPiece`](crate::CaptionPiece) |
 //! | `mobilevlm/<device>/camera/<name>/ask` | queryable | [`Question`](crate::Question) in, [`AnswerPiece`](crate::AnswerPiece)s out |
-//! | `mobilevlm/<device>/camera/<name>/frame` | queryable | JPEG; `?sequence=N` asks for a frame still held |
+//! | `mobilevlm/<device>/camera/<name>/frame` | queryable | JPEG, the [`FrameStamp`](crate::FrameStamp) as JSON in the attachment; `?sequence=N` asks for a frame still held |
 //! | `mobilevlm/<device>/camera/<name>/state` | publication, queryable | [`CameraState`](crate::CameraState) |
 //! | `mobilevlm/<device>/alert/<rule>` | publication | alerts |
 //! | `mobilevlm/<device>/status` | publication, queryable | [`Status`](crate::Status) |
 //! | `mobilevlm/<device>/control/<name>` | queryable | changes while running |
 //! | `mobilevlm/<device>/alive` | liveliness token | |
 //!
-//! Publications have a JSON twin under `<key>/json`.
+//! Publications, and the queryables of the same keys, have a JSON twin under `<key>/json`. Queries
+//! that fail get an [`AskError`](crate::AskError) as JSON in an error reply.
 //!
 //! ```
 //! use messages::keys::{Key, Name, Topic};

@@ -20,14 +20,16 @@
 //!
 //! | encoding of the question | pieces | final reply | error reply |
 //! | --- | --- | --- | --- |
-//! | `text/plain`, `zenoh/string` or none: the words alone | `text/plain`: new text | `text/plain`: no text; the attachment is the [`Answer`] as JSON | `text/plain`: `kind: message` of an [`AskError`] |
+//! | `text/plain`, `zenoh/string` or none: the words alone | `text/plain`: new text | `text/plain`: the whole text; the attachment is the [`Answer`] as JSON | `text/plain`: `kind: message` of an [`AskError`] |
 //! | `application/json`: a [`Question`] | [`AnswerPiece::Text`] as JSON | [`AnswerPiece::Final`] as JSON | [`AskError`] as JSON |
 //! | `application/postcard;question@1`: a [`Question`] | [`AnswerPiece::Text`] | [`AnswerPiece::Final`] | [`AskError`] |
 //!
-//! So the payloads of the replies to a plain question join to the answer. Errors are zenoh's error
-//! replies. Every question gets exactly one final reply or one error reply, and it is the last.
-//! Callers must ask zenoh for unconsolidated replies (`ConsolidationMode::None`), otherwise pieces
-//! of one key replace each other on the way.
+//! Errors are zenoh's error replies. Every question gets exactly one final reply or one error
+//! reply, and it is the last.
+//!
+//! All replies have one key, and zenoh's default is to keep only the newest reply of a key: whoever
+//! wants no more than the answer gets the final reply alone. To see the pieces as they come, ask for
+//! unconsolidated replies (`ConsolidationMode::None`); a piece has no attachment, the final reply has.
 
 #![forbid(unsafe_code)]
 

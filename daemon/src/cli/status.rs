@@ -1,12 +1,134 @@
-//! `mobilevlmd status`: Prints the daemon's status.
+//! `mobilevlmd status`: prints the daemon's status.
+
+use std::fmt::{self, Write};
+
+use messages::{CameraPhase, CameraStatus, Format, Status, encode};
 
 use super::Failure;
+use crate::bus::client::{Client, Connect};
 
-/// Prints the daemon's status.
+/// Prints the daemon's status
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: Connect,
+}
 
 /// Runs the command.
-pub fn run(_args: &Args) -> Result<(), Failure> {
-    Err(Failure::new("not built yet"))
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let status = Client::connect(&args.connect)?.status()?;
+    if args.json {
+        println!("{}", String::from_utf8_lossy(&encode(&status, Format::Json)));
+    } else {
+        let mut text = String::new();
+        write_status(&mut text, &status)?;
+        print!("{text}");
+    }
+    Ok(())
+}
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+fn write_status(out: &mut impl Write, status: &Status) -> fmt::Result {
+    let Status { model, engine, cache, .. } = status;
+    write!(out, "{}: mobilevlmd {}, up {}", status.device, status.version, duration(status.uptime_s))?;
+    write!(out, ", {:.0} MiB resident", status.resident_bytes as f64 / MIB)?;
+    match status.temperature_c {
+        Some(celsius) => writeln!(out, ", {celsius:.0} C")?,
+        None => writeln!(out)?,
+    }
+    writeln!(
+        out,
+        "model    {}: {}, {:.0} MiB on {}",
+        model.id,
+        model.weights,
+        model.weight_bytes as f64 / MIB,
+        model.device
+    )?;
+    write!(
+        out,
+        "engine   encode {:.0} ms, prefill {:.1} tok/s",
+        engine.encode_ms, engine.prefill_tokens_per_second
+    )?;
+    writeln!(
+        out,
+        ", decode {:.1} tok/s, longest unit {:.0} ms",
+        engine.decode_tokens_per_second, engine.longest_unit_ms
+    )?;
+    write!(out, "         {} images, {} questions answered", engine.images, engine.questions_answered)?;
+    writeln!(out, ", {} failed, {} waiting", engine.questions_failed, engine.questions_waiting)?;
+    let prompt = cache.positions_reused + cache.positions_computed;
+    let reused = if prompt == 0 { 0.0 } else { 100.0 * cache.positions_reused as f64 / prompt as f64 };
+    writeln!(
+        out,
+        "KV cache {} of {} pages, {:.0} MiB, {reused:.0} % of prompt positions reused",
+        cache.pages_used,
+        cache.pages,
+        cache.bytes as f64 / MIB
+    )?;
+    status.cameras.iter().try_for_each(|camera| write_camera(out, camera))
+}
+
+fn write_camera(out: &mut impl Write, camera: &CameraStatus) -> fmt::Result {
+    let CameraStatus { state, source, .. } = camera;
+    write!(out, "camera   {}: {}", state.camera, phase(state.phase))?;
+    if !state.reason.is_empty() {
+        write!(out, " ({})", state.reason)?;
+    }
+    writeln!(out, ", {source}")?;
+    write!(out, "         {} frames, {:.1} per second", camera.frames, camera.frames_per_second)?;
+    write!(out, ", {} replaced, {} lost, {} damaged", camera.replaced, camera.lost, camera.damaged)?;
+    write!(out, "; {} captions, {} too old", camera.captions, camera.too_old)?;
+    writeln!(out, ", last one {:.2} s old", camera.caption_age_ms / 1000.0)
+}
+
+fn phase(phase: CameraPhase) -> &'static str {
+    match phase {
+        CameraPhase::Opening => "opening",
+        CameraPhase::Live => "live",
+        CameraPhase::Stalled => "stalled",
+        CameraPhase::Gone => "gone",
+        CameraPhase::Reopening => "reopening",
+        CameraPhase::Ended => "ended",
+    }
+}
+
+/// Seconds in words: `45 s`, `3 min 20 s`, `2 h 5 min`, `4 d 1 h`.
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let texts = [0.9, 59.9, 60.0, 7499.0, 349_200.0].map(duration);
+        assert_eq!(texts, ["0 s", "59 s", "1 min 0 s", "2 h 4 min", "4 d 1 h"]);
+    }
+
+    #[test]
+    fn every_camera_has_its_lines() {
+        let mut status = Status { device: "robot".into(), ..Status::default() };
+        for (name, reason) in [("front", ""), ("rear", "no such device")] {
+            let mut camera = CameraStatus { source: "test:".into(), ..CameraStatus::default() };
+            camera.state.camera = name.into();
+            camera.state.reason = reason.into();
+            status.cameras.push(camera);
+        }
+        let mut text = String::new();
+        write_status(&mut text, &status).unwrap();
+        assert!(text.contains("camera   front: opening, test:\n"), "{text}");
+        assert!(text.contains("camera   rear: opening (no such device), test:\n"), "{text}");
+    }
 }
