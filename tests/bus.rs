@@ -1,1 +1,184 @@
-//! A Python client subscribes, asks and is answered.
+//! The bus: a Python client subscribes, asks and is answered; every question ends once.
+
+mod fake;
+mod python;
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use messages::{AskError, FrameChoice, Question};
+use mobilevlmd::bus::client::{Client, ClientError, Connect, Seen};
+use mobilevlmd::bus::{Bus, BusError};
+use mobilevlmd::config::BusConfig;
+
+use fake::{CAMERA, DEVICE, Daemon, FRAME, GIVE_UP, SAY_NOTHING};
+
+fn client(endpoint: &str) -> Client {
+    try_client(endpoint, None).expect("the daemon is found")
+}
+
+fn try_client(endpoint: &str, device: Option<&str>) -> Result<Client, ClientError> {
+    Client::connect(&Connect { connect: endpoint.into(), zenoh_config: None, device: device.map(Into::into) })
+}
+
+/// The typed error of a question.
+fn refusal(client: &Client, camera: &str, question: &Question) -> AskError {
+    match client.ask(camera, question, |_| {}) {
+        Err(ClientError::Refused { error }) => error,
+        other => panic!("a typed error is expected: {other:?}"),
+    }
+}
+
+#[test]
+fn a_python_client_is_served() {
+    let daemon = Daemon::start(4);
+    python::run(&["bus/client.py", &daemon.endpoint, DEVICE, CAMERA]);
+    daemon.stop();
+}
+
+#[test]
+fn a_client_is_served() {
+    let daemon = Daemon::start(4);
+    let client = client(&daemon.endpoint);
+    assert_eq!(client.device(), DEVICE);
+
+    let mut pieces = Vec::new();
+    let answer =
+        client.ask(CAMERA, &Question::new("one two three"), |piece| pieces.push(piece.to_string())).unwrap();
+    assert_eq!(answer.text, "one two three");
+    assert_eq!(pieces, ["one ", "two ", "three"]);
+
+    assert_eq!(client.status().unwrap().device, DEVICE);
+    let (jpeg, stamp) = client.snapshot(CAMERA, None).unwrap();
+    assert_eq!((stamp.camera.as_str(), stamp.sequence), (CAMERA, FRAME));
+    let picture = image::load_from_memory(&jpeg).unwrap();
+    assert_eq!((picture.width(), picture.height()), (64, 48));
+
+    let mut text = String::new();
+    client
+        .watch(None, true, |seen| match seen {
+            Seen::Piece(piece) => {
+                if piece.index == 0 {
+                    text.clear();
+                }
+                text.push_str(&piece.text);
+                ControlFlow::Continue(())
+            }
+            Seen::Caption(caption) if text.is_empty() || !caption.text.starts_with(&text) => {
+                ControlFlow::Continue(())
+            }
+            Seen::Caption(caption) => {
+                assert!(caption.age_ms > 0.0);
+                ControlFlow::Break(())
+            }
+        })
+        .unwrap();
+    daemon.stop();
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let daemon = Daemon::start(4);
+    let client = client(&daemon.endpoint);
+    let message = |error: ClientError| error.to_string();
+    let camera = "unknown_camera: no camera \"attic\"; there are: front, dark";
+    assert_eq!(message(client.ask("attic", &Question::new("a"), |_| {}).unwrap_err()), camera);
+    assert_eq!(message(client.snapshot("attic", None).unwrap_err()), camera);
+    assert_eq!(message(client.watch(Some("attic"), false, |_| ControlFlow::Break(())).unwrap_err()), camera);
+    let dark = "no_frame: camera \"dark\" has delivered none yet: no such device";
+    assert_eq!(message(client.snapshot("dark", None).unwrap_err()), dark);
+    let old = "no_frame: frame 3 of camera \"front\" is not held any more, or not yet there";
+    assert_eq!(message(client.snapshot(CAMERA, Some(3)).unwrap_err()), old);
+
+    let other = message(try_client(&daemon.endpoint, Some("kitchen")).err().unwrap());
+    assert_eq!(other, format!("no device \"kitchen\" at {}; there are: {DEVICE}", daemon.endpoint));
+    let endpoint = fake::free_endpoint();
+    let nobody = message(try_client(&endpoint, None).err().unwrap());
+    assert!(nobody.starts_with(&format!("no daemon answers at {endpoint}; start one with ")), "{nobody}");
+    daemon.stop();
+}
+
+#[test]
+fn a_full_queue_is_said() {
+    let daemon = Daemon::start(1);
+    let client = client(&daemon.endpoint);
+    let silent = Question { deadline_ms: 20_000, ..Question::new(SAY_NOTHING) };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| refusal(&client, CAMERA, &silent));
+        daemon.wait_for_question();
+        let second = refusal(&client, CAMERA, &Question::new("anything"));
+        assert!(matches!(second, AskError::Overloaded { retry_after_ms: 1.. }), "{second:?}");
+        daemon.stop();
+        assert_eq!(first.join().unwrap(), AskError::Cancelled { reason: "the daemon is stopping".into() });
+    });
+}
+
+#[test]
+fn an_engine_that_fails_its_question_does_not_silence_it() {
+    let daemon = Daemon::start(4);
+    let client = client(&daemon.endpoint);
+    let late = refusal(&client, CAMERA, &Question { deadline_ms: 50, ..Question::new(SAY_NOTHING) });
+    assert_eq!(late, AskError::Deadline { deadline_ms: 50 });
+    let lost = refusal(&client, CAMERA, &Question::new(GIVE_UP));
+    assert_eq!(lost, AskError::Internal { reason: "the engine gave the question up".into() });
+    let picture = Question { frame: FrameChoice::Picture(vec![1, 2, 3]), ..Question::new("What is this?") };
+    assert_eq!(refusal(&client, CAMERA, &picture).kind(), "bad_request");
+    assert!(client.ask(CAMERA, &Question::new("still there?"), |_| {}).is_ok());
+    daemon.stop();
+}
+
+#[test]
+fn a_question_names_one_camera() {
+    use zenoh::Wait;
+    let daemon = Daemon::start(4);
+    let mut config = zenoh::Config::default();
+    config.insert_json5("mode", "\"client\"").unwrap();
+    config.insert_json5("connect/endpoints", &format!("[\"{}\"]", daemon.endpoint)).unwrap();
+    let session = zenoh::open(config).wait().unwrap();
+    let errors: Vec<String> = session
+        .get("mobilevlm/*/camera/*/ask")
+        .payload("What is there?")
+        .wait()
+        .unwrap()
+        .iter()
+        .map(|reply| reply.into_result().unwrap_err().payload().try_to_string().unwrap().into_owned())
+        .collect();
+    assert_eq!(errors, ["bad_request: one camera at a time: the key names front, dark"]);
+    daemon.stop();
+}
+
+#[test]
+fn a_session_that_cannot_be_opened_says_why() {
+    let daemon = Daemon::start(1);
+    let open = |config: BusConfig, device: &str| Bus::open(&config, device).err().unwrap().to_string();
+    let config = |endpoint: &str| BusConfig { listen: vec![endpoint.into()], ..BusConfig::default() };
+    let in_use = open(config(&daemon.endpoint), DEVICE);
+    assert_eq!(
+        in_use,
+        format!(
+            "[bus] listen {}: the address is in use; stop the other program or listen elsewhere",
+            daemon.endpoint
+        )
+    );
+    let free = fake::free_endpoint();
+    assert!(open(config(&free), "a/b").starts_with("device_name: the name \"a/b\" has '/'"));
+    let lonely = BusConfig { mode: "client".into(), connect: vec![free.clone()], ..BusConfig::default() };
+    assert!(open(lonely, DEVICE).starts_with(&format!("[bus] connect {free}: no router or peer answers")));
+
+    let folder = std::env::temp_dir().join(format!("mobilevlmd-bus-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("zenoh.json5");
+    std::fs::write(&path, "{ mode: \"spectator\" }").unwrap();
+    let file = BusConfig { zenoh_config: path.clone(), ..BusConfig::default() };
+    let error = Bus::open(&file, DEVICE).err().unwrap();
+    assert!(matches!(&error, BusError::File { path: named, .. } if *named == path), "{error}");
+    assert!(!error.to_string().contains('\n'), "{error}");
+
+    std::fs::write(&path, format!("{{ mode: \"peer\", listen: {{ endpoints: [\"{free}\"] }} }}")).unwrap();
+    Bus::open(&file, DEVICE).expect("a good file is passed through").stop();
+    std::fs::remove_dir_all(&folder).unwrap();
+    daemon.stop();
+}
+
+/// How long anything in these tests may take before they give up.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,179 @@
+//! Cameras and an engine made up, so that only the bus is under test.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use messages::{
+    Answer, AnswerPiece, AskError, CameraPhase, CameraState, CameraStatus, Caption, CaptionPiece,
+    FrameChoice, FrameStamp, Status,
+};
+use mobilevlmd::bus::{Bus, BusInputs, Traffic};
+use mobilevlmd::camera::{Frame, PixelFormat, Wake};
+use mobilevlmd::config::{BusConfig, QuestionConfig};
+use mobilevlmd::engine::{Ask, AskSender, Event};
+use tokio::sync::mpsc;
+
+use super::PATIENCE;
+
+pub(super) const DEVICE: &str = "bench-1";
+pub(super) const CAMERA: &str = "front";
+pub(super) const FRAME: u64 = 7;
+
+/// A question the engine neither answers nor gives up.
+pub(super) const SAY_NOTHING: &str = "say nothing";
+
+/// A question the engine forgets.
+pub(super) const GIVE_UP: &str = "give up";
+
+/// An endpoint nobody listens on.
+pub(super) fn free_endpoint() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("tcp/{}", listener.local_addr().unwrap())
+}
+
+/// A bus with nothing real behind it.
+pub(super) struct Daemon {
+    pub(super) endpoint: String,
+    bus: Bus,
+    questions: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Daemon {
+    /// Starts a bus that lets `queue` questions wait, its engine and a camera that is described all the time.
+    pub(super) fn start(queue: usize) -> Self {
+        let endpoint = free_endpoint();
+        let config = BusConfig { listen: vec![endpoint.clone()], ..BusConfig::default() };
+        let mut bus = Bus::open(&config, DEVICE).unwrap();
+        let (asks, questions_in) = AskSender::channel(queue, Wake::default());
+        let (events_out, events) = mpsc::channel(64);
+        let question = QuestionConfig { queue, ..QuestionConfig::default() };
+        bus.serve(Traffic { inputs: Arc::new(Inputs), asks, events, question }).unwrap();
+        let (questions, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let count = questions.clone();
+        let stopping = stop.clone();
+        let threads = vec![
+            std::thread::spawn(move || answer(questions_in, &count)),
+            std::thread::spawn(move || describe(&events_out, &stopping)),
+        ];
+        Self { endpoint, bus, questions, stop, threads }
+    }
+
+    /// Waits until the engine has a question.
+    pub(super) fn wait_for_question(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.questions.load(Ordering::Acquire) == 0 {
+            assert!(Instant::now() < deadline, "no question reached the engine");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Stops the bus and sees that nothing of it is left.
+    pub(super) fn stop(self) {
+        self.bus.stop();
+        self.stop.store(true, Ordering::Release);
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+    }
+}
+
+struct Inputs;
+
+impl BusInputs for Inputs {
+    fn status(&self) -> Status {
+        let cameras = self
+            .cameras()
+            .into_iter()
+            .map(|state| CameraStatus { state, ..CameraStatus::default() })
+            .collect();
+        Status { device: DEVICE.into(), version: "0.0.0".into(), cameras, ..Status::default() }
+    }
+
+    fn cameras(&self) -> Vec<CameraState> {
+        let state = |camera: &str, phase, reason: &str| CameraState {
+            camera: camera.into(),
+            phase,
+            reason: reason.into(),
+            since: 1,
+        };
+        vec![state(CAMERA, CameraPhase::Live, ""), state("dark", CameraPhase::Gone, "no such device")]
+    }
+
+    fn frame(&self, camera: &str, sequence: Option<u64>) -> Option<Arc<Frame>> {
+        let held = camera == CAMERA && sequence.is_none_or(|number| number == FRAME);
+        held.then(|| {
+            Arc::new(Frame {
+                sequence: FRAME,
+                captured_at: stamp().captured_at,
+                captured: Instant::now(),
+                width: 64,
+                height: 48,
+                stride: 3 * 64,
+                format: PixelFormat::Rgb24,
+                bytes: vec![90; 3 * 64 * 48],
+            })
+        })
+    }
+}
+
+fn stamp() -> FrameStamp {
+    FrameStamp { camera: CAMERA.into(), sequence: FRAME, captured_at: 1_700_000_000_000_000_000 }
+}
+
+/// Repeats every question word by word.
+fn answer(mut questions: mpsc::Receiver<Ask>, count: &AtomicUsize) {
+    let mut silent = Vec::new();
+    while let Some(Ask { question, reply, .. }) = questions.blocking_recv() {
+        count.fetch_add(1, Ordering::Release);
+        let no_picture = match &question.frame {
+            FrameChoice::Picture(bytes) => image::load_from_memory(bytes).err(),
+            _ => None,
+        };
+        let send = |piece| reply.blocking_send(piece).unwrap();
+        match question.text.as_str() {
+            SAY_NOTHING => silent.push(reply),
+            GIVE_UP => drop(reply),
+            _ if no_picture.is_some() => {
+                let reason = format!("the picture cannot be read: {}", no_picture.unwrap());
+                send(AnswerPiece::Error(AskError::BadRequest { reason }));
+            }
+            text => {
+                for (index, word) in (0..).zip(text.split_inclusive(' ')) {
+                    send(AnswerPiece::Text { index, text: word.into() });
+                }
+                send(AnswerPiece::Final(Answer {
+                    text: text.into(),
+                    frame: stamp(),
+                    model_id: "made-up".into(),
+                    ..Answer::default()
+                }));
+            }
+        }
+    }
+}
+
+/// Describes the same frame over and over, in pieces.
+fn describe(events: &mpsc::Sender<Event>, stop: &AtomicBool) {
+    let words = ["A red", " box", " moves."];
+    while !stop.load(Ordering::Acquire) {
+        let captured = Instant::now();
+        for (index, text) in (0..).zip(words) {
+            let piece = CaptionPiece { frame: stamp(), index, text: text.into() };
+            if events.blocking_send(Event::Piece(piece)).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut caption = Caption { text: words.concat(), frame: stamp(), ..Caption::default() };
+        caption.model_id = "made-up".into();
+        caption.prompt_id = "scene".into();
+        if events.blocking_send(Event::Caption(Box::new(caption), captured)).is_err() {
+            return;
+        }
+    }
+}
