@@ -6,4 +6,5 @@ mod config;
 mod engine;
 mod golden;
 mod hostile;
+mod service;
 mod tidy;
