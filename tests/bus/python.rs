@@ -6,7 +6,8 @@ use std::process::Command;
 /// Runs a script of this folder and expects it to end well.
 pub(super) fn run(arguments: &[&str]) {
     let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let python = tests.join("../target/venv/bin/python");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+    let python = tests.join("..").join(target).join("venv/bin/python");
     assert!(python.exists(), "{} is missing: run .ci/setup once", python.display());
     let output = Command::new(&python).args(arguments).current_dir(&tests).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
