@@ -1,0 +1,386 @@
+//! Weights in the layout that all matmul kernels share.
+//!
+//! Outputs are taken 16 at a time: a panel, the lanes of one AVX-512 vector. The last panel is
+//! filled up with zeros.
+//!
+//! * **Floats** (F32, F16, BF16): for each input, the 16 weights side by side.
+//! * **Blocks**: unsigned codes first, then the parameters of the blocks.
+//!   Codes come in units of 32 inputs. Four inputs in a row are a group: the four code bytes of
+//!   output 0, then of output 1 and so on, 64 bytes, so that an instruction that adds four products
+//!   of bytes to an i32 serves all outputs. A unit of eight groups holds
+//!   * 8 bits: the groups one after another;
+//!   * less: four times 64 bytes whose low nibbles are groups 0 to 3 and whose high nibbles are
+//!     groups 4 to 7. A fifth bit is in 64 bytes more: bit `g` of a byte belongs to group `g`. Two
+//!     more bits are in 128 bytes more: the first 64 serve groups 0 to 3, bits `2 g` and up each.
+//!
+//!   Parameters of a block of 32 are 16 f16 scales, then 16 f16 minimums if the type has them.
+//!   Those of a block of 256 are 16 f16 scales, 16 f16 scales of minimums if the type has them, for
+//!   each sub-block 16 signed bytes of scales, and for each two sub-blocks 16 pairs of bytes of
+//!   minimums.
+//!
+//! Q8_0 is kept as code + 128, Q2_K and Q3_K take 4 bits a code; nothing else grows much, and
+//! nothing loses anything.
+
+use std::array;
+
+use half::f16;
+
+use super::buffer::Buffer;
+use super::threads::Pool;
+use crate::device::{Arithmetic, DeviceError, MatrixView};
+use crate::dtype::DType;
+use crate::quant::{Block32, Block256, dequantize_row};
+
+/// Outputs of a panel.
+pub(crate) const PANEL: usize = 16;
+
+/// Inputs of a unit of codes.
+pub(crate) const UNIT: usize = 32;
+
+/// Bytes of 16 f16 numbers.
+const F16S: usize = 2 * PANEL;
+
+/// What the codes of a block type mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Coding {
+    /// Bits a code takes: 4, 5, 6 or 8.
+    pub(crate) bits: usize,
+    /// Inputs that share an f16 scale: 32 or 256.
+    pub(crate) block: usize,
+    /// Inputs that share a scale of any kind.
+    pub(crate) sub: usize,
+    /// The code of zero; 0 where there are minimums.
+    pub(crate) zero: u8,
+    /// Whether (sub-)blocks have a minimum.
+    pub(crate) minimum: bool,
+}
+
+impl Coding {
+    /// The coding of a block type; `None` for floats.
+    pub(crate) const fn of(dtype: DType) -> Option<Self> {
+        let (bits, block, sub, zero, minimum) = match dtype {
+            DType::F32 | DType::F16 | DType::BF16 => return None,
+            DType::Q4_0 => (4, 32, 32, 8, false),
+            DType::Q4_1 => (4, 32, 32, 0, true),
+            DType::Q5_0 => (5, 32, 32, 16, false),
+            DType::Q5_1 => (5, 32, 32, 0, true),
+            DType::Q8_0 => (8, 32, 32, 128, false),
+            DType::Q2K => (4, 256, 16, 0, true),
+            DType::Q3K => (4, 256, 16, 4, false),
+            DType::Q4K => (4, 256, 32, 0, true),
+            DType::Q5K => (5, 256, 32, 0, true),
+            DType::Q6K => (6, 256, 16, 32, false),
+        };
+        Some(Self { bits, block, sub, zero, minimum })
+    }
+
+    /// Bytes of a unit of codes of a panel.
+    pub(crate) const fn unit_bytes(self) -> usize {
+        self.bits * UNIT * PANEL / 8
+    }
+
+    /// Bytes of the parameters of a block of a panel.
+    pub(crate) const fn parameter_bytes(self) -> usize {
+        let integers = if self.block == UNIT { 0 } else { self.block / self.sub * PANEL };
+        (F16S + integers) * (1 + self.minimum as usize)
+    }
+}
+
+/// A weight matrix as the kernels want it.
+#[derive(Debug)]
+pub struct PackedMatrix {
+    rows: usize,
+    cols: usize,
+    dtype: DType,
+    /// Bytes of codes, or of floats, of a panel.
+    code_bytes: usize,
+    /// Bytes of a panel.
+    panel_bytes: usize,
+    bytes: Buffer,
+}
+
+/// Sixteen outputs of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panel<'a> {
+    /// Units of codes, or floats.
+    pub(crate) codes: &'a [u8],
+    /// Parameters of the blocks.
+    pub(crate) parameters: &'a [u8],
+}
+
+impl PackedMatrix {
+    /// Packs `view`: block types as they are for [`Arithmetic::Int8`], as f32 for
+    /// [`Arithmetic::F32`].
+    pub(crate) fn pack(
+        view: MatrixView<'_>,
+        arithmetic: Arithmetic,
+        pool: &Pool,
+    ) -> Result<Self, DeviceError> {
+        let MatrixView { rows, cols, dtype, bytes } = view;
+        let row_bytes = dtype.row_bytes(cols);
+        let want = row_bytes.and_then(|row| row.checked_mul(rows)).unwrap_or(0);
+        if row_bytes.is_none() || want != bytes.len() {
+            return Err(DeviceError::MatrixBytes { dtype, rows, cols, got: bytes.len(), want });
+        }
+        let stored = match arithmetic {
+            Arithmetic::Int8 if dtype.is_float() => return Err(DeviceError::NoIntegerArithmetic(dtype)),
+            Arithmetic::F32 if !dtype.is_float() => DType::F32,
+            Arithmetic::Int8 | Arithmetic::F32 => dtype,
+        };
+        let panels = rows.div_ceil(PANEL);
+        let sizes = panel_sizes(stored, cols);
+        let total = sizes.and_then(|(_, panel)| panel.checked_mul(panels));
+        let (Some((code_bytes, panel_bytes)), Some(total)) = (sizes, total) else {
+            return Err(DeviceError::OutOfMemory { what: "a packed matrix", bytes: usize::MAX });
+        };
+        let mut packed = Buffer::zeroed(total, "a packed matrix")?;
+        pool.rows(&mut packed, panel_bytes.max(1), 1, &|first, chunk| {
+            for (i, panel) in chunk.chunks_exact_mut(panel_bytes).enumerate() {
+                let (codes, parameters) = panel.split_at_mut(code_bytes);
+                match Coding::of(stored) {
+                    Some(coding) => pack_blocks(view, coding, first + i, codes, parameters),
+                    None => pack_floats(view, stored, first + i, codes),
+                }
+            }
+        });
+        Ok(Self { rows, cols, dtype: stored, code_bytes, panel_bytes, bytes: packed })
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// What the panels hold.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Number of panels.
+    pub(crate) fn panels(&self) -> usize {
+        self.rows.div_ceil(PANEL)
+    }
+
+    /// Bytes of one panel.
+    pub(crate) fn panel_bytes(&self) -> usize {
+        self.panel_bytes
+    }
+
+    /// Outputs `16 * index ..`.
+    pub(crate) fn panel(&self, index: usize) -> Panel<'_> {
+        let panel = &self.bytes[index * self.panel_bytes..][..self.panel_bytes];
+        let (codes, rest) = panel.split_at(self.code_bytes);
+        let parameters = Coding::of(self.dtype)
+            .map_or(&rest[..0], |coding| &rest[..self.cols / coding.block * coding.parameter_bytes()]);
+        Panel { codes, parameters }
+    }
+
+    /// Writes the weights of one output, exactly as [`dequantize_row`] gives them.
+    pub(crate) fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows && out.len() == self.cols, "row {row} of {} x {}", self.rows, self.cols);
+        let (panel, lane) = (self.panel(row / PANEL), row % PANEL);
+        match Coding::of(self.dtype) {
+            None => {
+                let size = self.dtype.block_bytes();
+                for (value, group) in out.iter_mut().zip(panel.codes.chunks_exact(size * PANEL)) {
+                    let bytes = &group[lane * size..][..size];
+                    *value = match self.dtype {
+                        DType::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
+                        DType::BF16 => half::bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
+                        _ => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+                    };
+                }
+            }
+            Some(coding) => {
+                let blocks = panel
+                    .codes
+                    .chunks_exact(coding.unit_bytes() * (coding.block / UNIT))
+                    .zip(panel.parameters.chunks_exact(coding.parameter_bytes()));
+                for ((codes, parameters), out) in blocks.zip(out.chunks_exact_mut(coding.block)) {
+                    unpack_block(coding, codes, parameters, lane, out);
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of the codes of a panel and of a whole panel, which is a multiple of 64.
+fn panel_sizes(dtype: DType, cols: usize) -> Option<(usize, usize)> {
+    let (codes, parameters) = match Coding::of(dtype) {
+        None => (cols.checked_mul(dtype.block_bytes() * PANEL)?, 0),
+        Some(coding) => (
+            (cols / UNIT).checked_mul(coding.unit_bytes())?,
+            (cols / coding.block).checked_mul(coding.parameter_bytes())?,
+        ),
+    };
+    Some((codes, codes.checked_add(parameters)?.checked_next_multiple_of(64)?))
+}
+
+/// The bytes of stored row `row`, or `None` past the end.
+fn stored_row(view: MatrixView<'_>, row: usize) -> Option<&[u8]> {
+    let size = view.bytes.len().checked_div(view.rows)?;
+    (row < view.rows).then(|| &view.bytes[row * size..][..size])
+}
+
+/// Fills a panel of floats: copied, or dequantized to f32.
+fn pack_floats(view: MatrixView<'_>, stored: DType, panel: usize, out: &mut [u8]) {
+    let size = stored.block_bytes();
+    let mut widened = Vec::new();
+    for lane in 0..PANEL {
+        let Some(mut row) = stored_row(view, panel * PANEL + lane) else { return };
+        if view.dtype != stored {
+            let mut values = vec![0.0; view.cols];
+            dequantize_row(view.dtype, row, &mut values).expect("the length of a row was checked");
+            widened.clear();
+            widened.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            row = &widened;
+        }
+        for (group, value) in out.chunks_exact_mut(size * PANEL).zip(row.chunks_exact(size)) {
+            group[lane * size..][..size].copy_from_slice(value);
+        }
+    }
+}
+
+/// Fills a panel of blocks.
+fn pack_blocks(view: MatrixView<'_>, coding: Coding, panel: usize, codes: &mut [u8], parameters: &mut [u8]) {
+    let unit_bytes = coding.unit_bytes() * (coding.block / UNIT);
+    for lane in 0..PANEL {
+        let Some(row) = stored_row(view, panel * PANEL + lane) else { return };
+        let packed =
+            codes.chunks_exact_mut(unit_bytes).zip(parameters.chunks_exact_mut(coding.parameter_bytes()));
+        for (block, (codes, parameters)) in row.chunks_exact(view.dtype.block_bytes()).zip(packed) {
+            if coding.block == UNIT {
+                let block = Block32::decode(view.dtype, block);
+                put_unit(coding, &block.codes, codes, lane);
+                put_f16(block.scale, &mut parameters[..F16S], lane);
+                if let Some(minimum) = block.minimum {
+                    put_f16(minimum, &mut parameters[F16S..], lane);
+                }
+            } else {
+                let block = Block256::decode(view.dtype, block);
+                for (values, unit) in
+                    block.codes.chunks_exact(UNIT).zip(codes.chunks_exact_mut(coding.unit_bytes()))
+                {
+                    put_unit(coding, values, unit, lane);
+                }
+                put_parameters(coding, &block, parameters, lane);
+            }
+        }
+    }
+}
+
+fn put_f16(value: f32, out: &mut [u8], lane: usize) {
+    out[2 * lane..][..2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+}
+
+fn get_f16(bytes: &[u8], lane: usize) -> f32 {
+    f16::from_le_bytes([bytes[2 * lane], bytes[2 * lane + 1]]).to_f32()
+}
+
+/// Sub-blocks of 16, as [`Block256`] has them, in one of the coding.
+const fn twins(coding: Coding) -> usize {
+    coding.sub / 16
+}
+
+/// Writes what one output has for a block of 256 besides codes.
+fn put_parameters(coding: Coding, block: &Block256, out: &mut [u8], lane: usize) {
+    let subs = coding.block / coding.sub;
+    put_f16(block.scale, &mut out[..F16S], lane);
+    let mut rest = &mut out[F16S..];
+    if let Some(minimum) = block.minimum {
+        put_f16(minimum, &mut rest[..F16S], lane);
+        rest = &mut rest[F16S..];
+        for j in 0..subs {
+            rest[subs * PANEL + j / 2 * F16S + 2 * lane + j % 2] = block.minimums[j * twins(coding)];
+        }
+    }
+    for j in 0..subs {
+        rest[j * PANEL + lane] = block.scales[j * twins(coding)].cast_unsigned();
+    }
+}
+
+/// Numbers of one output and one block.
+fn unpack_block(coding: Coding, codes: &[u8], parameters: &[u8], lane: usize, out: &mut [f32]) {
+    let mut values = [0; 256];
+    for (unit, values) in codes.chunks_exact(coding.unit_bytes()).zip(values.chunks_exact_mut(UNIT)) {
+        let bytes = get_unit(coding.bits, unit, lane);
+        for (value, code) in values.iter_mut().zip(bytes) {
+            *value = code.wrapping_sub(coding.zero).cast_signed();
+        }
+    }
+    let scale = get_f16(parameters, lane);
+    let minimum = coding.minimum.then(|| get_f16(&parameters[F16S..], lane));
+    if coding.block == UNIT {
+        let codes = array::from_fn(|i| values[i]);
+        return Block32 { codes, scale, minimum }.dequantize(out);
+    }
+    let rest = &parameters[F16S * (1 + usize::from(coding.minimum))..];
+    let (scales, minimums) = rest.split_at(coding.block / coding.sub * PANEL);
+    let sub = |j: usize| j / twins(coding);
+    let block = Block256 {
+        codes: values,
+        scales: array::from_fn(|j| scales[sub(j) * PANEL + lane].cast_signed()),
+        minimums: array::from_fn(|j| {
+            minimums.get(sub(j) / 2 * F16S + 2 * lane + sub(j) % 2).copied().unwrap_or(0)
+        }),
+        scale,
+        minimum,
+    };
+    block.dequantize(out);
+}
+
+/// Puts the 32 signed codes of one output into a unit.
+fn put_unit(coding: Coding, values: &[i8], unit: &mut [u8], lane: usize) {
+    let code = |i: usize| values[i].cast_unsigned().wrapping_add(coding.zero);
+    let groups: [u32; 8] =
+        array::from_fn(|g| u32::from_le_bytes(array::from_fn(|i| code(4 * g + i))));
+    let mut put = |at: usize, word: u32| {
+        unit[64 * at + 4 * lane..][..4].copy_from_slice(&word.to_le_bytes());
+    };
+    if coding.bits == 8 {
+        groups.iter().enumerate().for_each(|(g, &word)| put(g, word));
+        return;
+    }
+    for g in 0..4 {
+        put(g, (groups[g] & 0x0f0f_0f0f) | (groups[g + 4] & 0x0f0f_0f0f) << 4);
+    }
+    let upper = groups.map(|word| word >> 4 & 0x0f0f_0f0f);
+    match coding.bits {
+        5 => put(4, (0..8).fold(0, |word, g| word | upper[g] << g)),
+        6 => (0..2).for_each(|half| {
+            put(4 + half, (0..4).fold(0, |word, g| word | upper[4 * half + g] << (2 * g)));
+        }),
+        _ => {}
+    }
+}
+
+/// The 32 unsigned codes of one output.
+pub(crate) fn get_unit(bits: usize, unit: &[u8], lane: usize) -> [u8; UNIT] {
+    let word = |at: usize| {
+        let at = 64 * at + 4 * lane;
+        u32::from_le_bytes([unit[at], unit[at + 1], unit[at + 2], unit[at + 3]])
+    };
+    let group = |g: usize| {
+        if bits == 8 {
+            return word(g);
+        }
+        let low = word(g % 4) >> (4 * (g / 4)) & 0x0f0f_0f0f;
+        match bits {
+            5 => low | (word(4) >> g & 0x0101_0101) << 4,
+            6 => low | (word(4 + g / 4) >> (2 * (g % 4)) & 0x0303_0303) << 4,
+            _ => low,
+        }
+    };
+    let groups: [u32; 8] = array::from_fn(group);
+    array::from_fn(|i| groups[i / 4].to_le_bytes()[i % 4])
+}
