@@ -1,12 +1,37 @@
 //! The fast implementation for CPUs.
+//!
+//! `isa` chooses an instruction set once, `threads` shares work out. Matrix products go from
+//! `packed` weights and `tiles` of activations through a kernel of that instruction set to `matmul`.
 
 pub(crate) mod isa;
-pub mod probe;
 pub(crate) mod threads;
+
+mod buffer;
+mod matmul;
+mod packed;
+mod tiles;
+
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+pub mod probe;
+
+use std::cell::RefCell;
+use std::ops::Range;
 
 use isa::Isa;
 pub use isa::IsaLevel;
+use matmul::Scratch;
+pub use packed::PackedMatrix;
 use threads::Pool;
+
+use crate::device::{
+    Activation, Arithmetic, Device, DeviceError, Grid, KvDtype, KvShape, MatrixView, PageId, Pairing, Slot,
+    Span,
+};
+use crate::reference::{Kv, Reference};
+use crate::tensor::HostTensor;
 
 /// Choices at start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,13 +47,15 @@ pub struct CpuOptions {
 pub struct Cpu {
     isa: Isa,
     pool: Pool,
+    scratch: RefCell<Scratch>,
 }
 
 impl Cpu {
     /// Starts the threads and chooses the instruction set: the best this processor has that is not
     /// above the cap.
     pub fn new(options: CpuOptions) -> Self {
-        Self { isa: Isa::best(options.isa_cap), pool: Pool::new(options.threads) }
+        let (isa, pool) = (Isa::best(options.isa_cap), Pool::new(options.threads));
+        Self { isa, pool, scratch: RefCell::default() }
     }
 
     /// Instruction sets this processor has kernels for, plainest first.
@@ -50,5 +77,153 @@ impl Cpu {
 impl Default for Cpu {
     fn default() -> Self {
         Self::new(CpuOptions::default())
+    }
+}
+
+impl Device for Cpu {
+    type Tensor = HostTensor;
+    type Matrix = PackedMatrix;
+    type Kv = Kv;
+
+    fn name(&self) -> String {
+        format!("cpu-{}-{}t", self.isa(), self.threads())
+    }
+
+    fn tensor(&self, capacity: usize, cols: usize) -> Result<HostTensor, DeviceError> {
+        HostTensor::try_zeros(capacity, cols)
+    }
+
+    fn shape(&self, tensor: &HostTensor) -> (usize, usize) {
+        (tensor.rows(), tensor.cols())
+    }
+
+    fn set_rows(&self, tensor: &mut HostTensor, rows: usize) {
+        tensor.set_rows(rows);
+    }
+
+    fn write(&self, values: &[f32], to: &mut HostTensor, first_row: usize) {
+        Reference.write(values, to, first_row);
+    }
+
+    fn read(&self, from: &HostTensor, first_row: usize, into: &mut [f32]) {
+        Reference.read(from, first_row, into);
+    }
+
+    fn copy_rows(&self, from: &HostTensor, rows: Range<usize>, to: &mut HostTensor, first_row: usize) {
+        Reference.copy_rows(from, rows, to, first_row);
+    }
+
+    fn matrix(&self, view: MatrixView<'_>, arithmetic: Arithmetic) -> Result<PackedMatrix, DeviceError> {
+        PackedMatrix::pack(view, arithmetic, &self.pool)
+    }
+
+    fn matrix_bytes(&self, matrix: &PackedMatrix) -> usize {
+        matrix.bytes()
+    }
+
+    fn matmul(&self, x: &HostTensor, w: &PackedMatrix, bias: Option<&HostTensor>, out: &mut HostTensor) {
+        matmul::matmul((self.isa, &self.pool), &mut self.scratch.borrow_mut(), x, w, bias, out);
+    }
+
+    fn embed(&self, table: &PackedMatrix, ids: &[u32], out: &mut HostTensor, first_row: usize) {
+        matmul::embed(table, ids, out, first_row);
+    }
+
+    fn layer_norm(
+        &self,
+        x: &HostTensor,
+        weight: &HostTensor,
+        bias: &HostTensor,
+        eps: f32,
+        out: &mut HostTensor,
+    ) {
+        Reference.layer_norm(x, weight, bias, eps, out);
+    }
+
+    fn rms_norm(&self, x: &HostTensor, weight: &HostTensor, eps: f32, out: &mut HostTensor) {
+        Reference.rms_norm(x, weight, eps, out);
+    }
+
+    fn add(&self, x: &mut HostTensor, y: &HostTensor) {
+        Reference.add(x, y);
+    }
+
+    fn activate(&self, f: Activation, x: &mut HostTensor) {
+        Reference.activate(f, x);
+    }
+
+    fn silu_mul(&self, gate: &mut HostTensor, up: &HostTensor) {
+        Reference.silu_mul(gate, up);
+    }
+
+    fn rope(
+        &self,
+        x: &mut HostTensor,
+        heads: usize,
+        table: &HostTensor,
+        positions: &[u32],
+        pairing: Pairing,
+    ) {
+        Reference.rope(x, heads, table, positions, pairing);
+    }
+
+    fn attention(&self, q: &HostTensor, k: &HostTensor, v: &HostTensor, heads: usize, out: &mut HostTensor) {
+        Reference.attention(q, k, v, heads, out);
+    }
+
+    fn kv(&self, shape: KvShape, pages: usize, dtype: KvDtype) -> Result<Kv, DeviceError> {
+        Reference.kv(shape, pages, dtype)
+    }
+
+    fn kv_bytes(&self, kv: &Kv) -> usize {
+        Reference.kv_bytes(kv)
+    }
+
+    fn kv_append(&self, kv: &mut Kv, layer: usize, k: &HostTensor, v: &HostTensor, slots: &[Slot]) {
+        Reference.kv_append(kv, layer, k, v, slots);
+    }
+
+    fn kv_copy_page(&self, kv: &mut Kv, from: PageId, to: PageId) {
+        Reference.kv_copy_page(kv, from, to);
+    }
+
+    fn attend(
+        &self,
+        q: &HostTensor,
+        kv: &Kv,
+        layer: usize,
+        spans: &[Span<'_>],
+        heads: usize,
+        out: &mut HostTensor,
+    ) {
+        Reference.attend(q, kv, layer, spans, heads, out);
+    }
+
+    fn patches(&self, image: &HostTensor, patch: usize, out: &mut HostTensor) {
+        Reference.patches(image, patch, out);
+    }
+
+    fn depthwise3x3(
+        &self,
+        x: &HostTensor,
+        grid: Grid,
+        weight: &HostTensor,
+        bias: Option<&HostTensor>,
+        stride: usize,
+        out: &mut HostTensor,
+    ) {
+        Reference.depthwise3x3(x, grid, weight, bias, stride, out);
+    }
+
+    fn average_pool2x2(&self, x: &HostTensor, grid: Grid, out: &mut HostTensor) {
+        Reference.average_pool2x2(x, grid, out);
+    }
+
+    fn column_mean(&self, x: &HostTensor, out: &mut HostTensor) {
+        Reference.column_mean(x, out);
+    }
+
+    fn scale_columns(&self, x: &mut HostTensor, scale: &HostTensor) {
+        Reference.scale_columns(x, scale);
     }
 }

@@ -342,8 +342,7 @@ fn unpack_block(coding: Coding, codes: &[u8], parameters: &[u8], lane: usize, ou
 /// Puts the 32 signed codes of one output into a unit.
 fn put_unit(coding: Coding, values: &[i8], unit: &mut [u8], lane: usize) {
     let code = |i: usize| values[i].cast_unsigned().wrapping_add(coding.zero);
-    let groups: [u32; 8] =
-        array::from_fn(|g| u32::from_le_bytes(array::from_fn(|i| code(4 * g + i))));
+    let groups: [u32; 8] = array::from_fn(|g| u32::from_le_bytes(array::from_fn(|i| code(4 * g + i))));
     let mut put = |at: usize, word: u32| {
         unit[64 * at + 4 * lane..][..4].copy_from_slice(&word.to_le_bytes());
     };

@@ -1,0 +1,303 @@
+//! Activations in the layout that all matmul kernels share: tiles of a few rows.
+//!
+//! A tile interleaves its rows so that a kernel walks through it once from start to end, whatever
+//! its height. Everything is 32 bits wide; `[height]` stands for one number of each row:
+//!
+//! * for float weights, `[height]` f32 for each input;
+//! * for block weights, `[height]` words of four signed bytes for each four inputs, then `[height]`
+//!   f32 scales for each block, then the sums of each block as [`Sums`] has them.
+//!
+//! The numbers are those [`crate::Device::matmul`] specifies. The code is portable and written so
+//! that the compiler makes vectors of it; instruction sets only compile it again.
+
+use super::packed::Coding;
+
+/// Most rows of a tile.
+pub(crate) const MAX_HEIGHT: usize = 8;
+
+/// Bits of the f32 infinity; magnitudes with these or more are no numbers.
+const INFINITY_BITS: u32 = 0x7f80_0000;
+
+/// Added to an f32 below 2^22 in magnitude, leaves the number, rounded to nearest even, in the low
+/// bits.
+const TO_INTEGER: f32 = (3 << 22) as f32;
+
+/// What the kernel of a coding needs of the integers of a block, one word for each row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sums {
+    /// Their sum as f32, for minimums of blocks of 32.
+    Float,
+    /// For each sub-block, their sum times the negative zero point: where a sum of products of
+    /// unsigned codes has to start.
+    Start,
+    /// For each two sub-blocks, their sums as two i16, for minimums of blocks of 256.
+    Pairs,
+}
+
+/// How the activations for a matrix are laid out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TileLayout {
+    cols: usize,
+    coding: Option<Coding>,
+}
+
+/// Some rows of activations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tile<'a> {
+    /// Rows, those that only fill it up included: 1, 2, 4 or 8.
+    pub(crate) height: usize,
+    /// f32 numbers, or four integers each.
+    pub(crate) words: &'a [i32],
+    /// f32 scales of blocks.
+    pub(crate) scales: &'a [i32],
+    /// Sums of blocks.
+    pub(crate) sums: &'a [i32],
+}
+
+impl TileLayout {
+    /// For weights of `cols` inputs coded as `coding` says, or floats.
+    pub(crate) fn new(cols: usize, coding: Option<Coding>) -> Self {
+        Self { cols, coding }
+    }
+
+    /// Words, scales and sums of one row.
+    fn parts(self) -> (usize, usize, usize) {
+        let Some(coding) = self.coding else { return (self.cols, 0, 0) };
+        let blocks = self.cols / coding.block;
+        (self.cols / 4, blocks, blocks * coding.sums())
+    }
+
+    /// Numbers of one row of a tile.
+    pub(crate) fn row_len(self) -> usize {
+        let (words, scales, sums) = self.parts();
+        words + scales + sums
+    }
+
+    /// Takes a filled tile of `height` rows apart.
+    pub(crate) fn tile(self, height: usize, numbers: &[i32]) -> Tile<'_> {
+        let (words, scales, sums) = self.parts();
+        let (words, rest) = numbers.split_at(words * height);
+        let (scales, rest) = rest.split_at(scales * height);
+        Tile { height, words, scales, sums: &rest[..sums * height] }
+    }
+
+    /// Fills a tile of `height` rows from at most that many rows of `x`; the others become 0.
+    #[inline(always)]
+    pub(crate) fn fill(self, x: &[f32], height: usize, numbers: &mut [i32]) {
+        let (words, scales, _) = self.parts();
+        let rows = x.chunks_exact(self.cols.max(1));
+        if rows.len() < height {
+            numbers[..self.row_len() * height].fill(0);
+        }
+        let Some(coding) = self.coding else {
+            for (r, row) in rows.enumerate() {
+                numbers[r..].iter_mut().step_by(height).zip(row).for_each(|(n, v)| *n = float_bits(*v));
+            }
+            return;
+        };
+        let (words, rest) = numbers.split_at_mut(words * height);
+        let (scales, sums) = rest.split_at_mut(scales * height);
+        let sums_step = coding.sums();
+        for (r, row) in rows.enumerate() {
+            for (b, block) in row.chunks_exact(coding.block).enumerate() {
+                let words = words[b * coding.block / 4 * height + r..].iter_mut().step_by(height);
+                let sums = sums[b * sums_step * height + r..].iter_mut().step_by(height);
+                scales[b * height + r] = if coding.block == 32 {
+                    fill_block::<32>(coding, block, quantize32, words, sums)
+                } else {
+                    fill_block::<256>(coding, block, quantize256, words, sums)
+                };
+            }
+        }
+    }
+}
+
+impl Coding {
+    const fn sums_kind(self) -> Sums {
+        match (self.minimum, self.block) {
+            (false, _) => Sums::Start,
+            (true, 32) => Sums::Float,
+            (true, _) => Sums::Pairs,
+        }
+    }
+
+    /// Words of sums for each block and row.
+    pub(crate) const fn sums(self) -> usize {
+        let subs = self.block / self.sub;
+        match self.sums_kind() {
+            Sums::Pairs => subs / 2,
+            Sums::Float | Sums::Start => subs,
+        }
+    }
+}
+
+fn float_bits(value: f32) -> i32 {
+    value.to_bits().cast_signed()
+}
+
+/// Quantizes one block and hands out its words and sums; the bits of its scale.
+#[inline(always)]
+fn fill_block<'a, const N: usize>(
+    coding: Coding,
+    block: &[f32],
+    quantize: impl Fn(&[f32; N], &mut [i8; N]) -> f32,
+    words: impl Iterator<Item = &'a mut i32>,
+    mut sums: impl Iterator<Item = &'a mut i32>,
+) -> i32 {
+    let block = block.try_into().expect("a whole block");
+    let mut q = [0; N];
+    let scale = quantize(block, &mut q);
+    for (word, group) in words.zip(q.as_chunks::<4>().0) {
+        *word = i32::from_le_bytes(group.map(i8::cast_unsigned));
+    }
+    let mut sub_sums = q.chunks_exact(coding.sub).map(|sub| sub.iter().map(|&q| i32::from(q)).sum::<i32>());
+    match coding.sums_kind() {
+        Sums::Start => {
+            let zero = i32::from(coding.zero);
+            sums.zip(sub_sums).for_each(|(word, sum)| *word = -zero * sum);
+        }
+        Sums::Float => {
+            if let (Some(word), Some(sum)) = (sums.next(), sub_sums.next()) {
+                *word = float_bits(sum as f32);
+            }
+        }
+        Sums::Pairs => {
+            for word in sums {
+                let (low, high) = (sub_sums.next().unwrap_or(0), sub_sums.next().unwrap_or(0));
+                *word = (low & 0xffff) | high << 16;
+            }
+        }
+    }
+    float_bits(scale)
+}
+
+/// Magnitude bits of the largest number; from [`INFINITY_BITS`] up if one is not finite.
+#[inline(always)]
+fn largest_bits(x: &[f32]) -> u32 {
+    x.iter().fold(0, |top, value| top.max(value.to_bits() & !SIGN))
+}
+
+const SIGN: u32 = 1 << 31;
+
+/// The integer nearest to a number below 128 in magnitude, halves to even.
+#[inline(always)]
+fn nearest(value: f32) -> i8 {
+    (value + TO_INTEGER).to_bits() as i8
+}
+
+/// Quantizes for blocks of 32; returns the scale as f16 has it.
+#[inline(always)]
+fn quantize32(x: &[f32; 32], q: &mut [i8; 32]) -> f32 {
+    let top = largest_bits(x);
+    if top >= INFINITY_BITS {
+        return f32::NAN;
+    }
+    let scale = f32::from_bits(top) / 127.0;
+    let inverse = 1.0 / scale;
+    if !inverse.is_finite() {
+        return 0.0;
+    }
+    for (q, x) in q.iter_mut().zip(x) {
+        let value = x * inverse;
+        let whole = value.trunc();
+        // The difference is exact, so a half is seen as one.
+        let away = if (value - whole).abs() >= 0.5 { 1.0_f32.copysign(value) } else { 0.0 };
+        *q = nearest(whole + away);
+    }
+    round_to_f16(scale)
+}
+
+/// Quantizes for blocks of 256; returns the scale.
+#[inline(always)]
+fn quantize256(x: &[f32; 256], q: &mut [i8; 256]) -> f32 {
+    let top = largest_bits(x);
+    if top >= INFINITY_BITS {
+        return f32::NAN;
+    }
+    let has = |bits: u32| x.iter().fold(false, |found, value| found | (value.to_bits() == bits));
+    let negative = match (has(top), has(top | SIGN)) {
+        (true, true) => x.iter().find(|v| v.to_bits() & !SIGN == top).is_some_and(|v| v.is_sign_negative()),
+        (_, negative) => negative,
+    };
+    let largest = f32::from_bits(if negative { top | SIGN } else { top });
+    let inverse = -127.0 / largest;
+    if !inverse.is_finite() {
+        return 0.0;
+    }
+    // No product exceeds 127 by as much as a half, so that none has to be clamped.
+    q.iter_mut().zip(x).for_each(|(q, x)| *q = nearest(x * inverse));
+    1.0 / inverse
+}
+
+/// Rounds a number that is not negative to the nearest f16, halves to even.
+#[inline(always)]
+fn round_to_f16(value: f32) -> f32 {
+    const SMALLEST_NORMAL: f32 = 6.103_515_6e-5;
+    const FIRST_INFINITE: f32 = 65520.0;
+    if value >= FIRST_INFINITE {
+        return f32::INFINITY;
+    }
+    if value < SMALLEST_NORMAL {
+        // Between 0.5 and 1 an f32 has the steps of the small f16 numbers.
+        return (value + 0.5) - 0.5;
+    }
+    let bits = value.to_bits();
+    f32::from_bits((bits + 0xfff + (bits >> 13 & 1)) & !0x1fff)
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+    use crate::dtype::DType;
+
+    #[test]
+    fn rounding_to_f16_is_that_of_the_half_crate() {
+        let mut state = 1_u32;
+        let mut values: Vec<f32> = (0..200_000)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                f32::from_bits(state >> 1)
+            })
+            .filter(|value| value.is_finite())
+            .collect();
+        for half in 0..0x7c00_u16 {
+            let (low, high) = (f16::from_bits(half).to_f32(), f16::from_bits(half + 1).to_f32());
+            values.extend([low, (low + high) / 2.0]);
+        }
+        values.extend([65519.99, 65520.0, 0.0, f32::MIN_POSITIVE]);
+        for value in values {
+            let want = f16::from_f32(value).to_f32();
+            assert_eq!(round_to_f16(value).to_bits(), want.to_bits(), "{value}");
+        }
+    }
+
+    #[test]
+    fn halves_round_as_specified() {
+        let mut x = [0.0; 32];
+        (x[0], x[1], x[2], x[3]) = (127.0, 2.5, -2.5, 0.499_999_97);
+        let mut q = [0; 32];
+        assert_eq!(quantize32(&x, &mut q), 1.0);
+        assert_eq!(q[..4], [127, 3, -3, 0]);
+        let mut x = [0.0; 256];
+        (x[0], x[7], x[9]) = (2.5, -127.0, 127.0);
+        let mut q = [0; 256];
+        assert_eq!(quantize256(&x, &mut q), 1.0);
+        assert_eq!((q[0], q[7], q[9]), (2, -127, 127));
+    }
+
+    #[test]
+    fn a_tile_holds_its_rows_side_by_side() {
+        let coding = Coding::of(DType::Q4_0);
+        let layout = TileLayout::new(64, coding);
+        let rows: Vec<f32> = (0..3 * 64).map(|i| if i % 64 == 0 { 127.0 } else { (i / 64) as f32 }).collect();
+        let mut numbers = vec![-1; layout.row_len() * 4];
+        layout.fill(&rows, 4, &mut numbers);
+        let tile = layout.tile(4, &numbers);
+        assert_eq!((tile.words.len(), tile.scales.len(), tile.sums.len()), (64, 8, 8));
+        assert_eq!(tile.words[..4], [0x7f, 0x0101_017f, 0x0202_027f, 0]);
+        assert_eq!(tile.scales[..4], [1.0, 1.0, 1.0, 0.0].map(float_bits));
+        assert_eq!(tile.sums[..4], [-8 * 127, -8 * 158, -8 * 189, 0]);
+    }
+}
