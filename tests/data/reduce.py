@@ -19,7 +19,7 @@ CHECKPOINTS = {
     "v1-tiny": ALL_CASES,
     "v2-gqa": ALL_CASES,
     "v1-hd80": ["cat", "text_only", "image_two_turns"],
-    "v2-k256": ["astronaut"],
+    "v2-k256": ["cat", "astronaut"],
 }
 
 # Entry of goldens/gguf_index.json -> its cases; None where the entry refers to a checkpoint's.
@@ -28,7 +28,7 @@ GGUF = {
     "v1-tiny/q8_0": ["cat"],
     "v2-gqa/bf16": None,
     "v2-gqa/q8_0": ["astronaut"],
-    "v2-k256/q4_k_m": PICTURE_CASES,
+    "v2-k256/q4_k_m": ["cat", "astronaut"],
 }
 
 # Pictures whose normalized planes are kept as well.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Merges};
 
-use super::files::TokenizerSource;
+use super::files::{ModelFiles, TokenizerSource};
 
 mod decoder;
 mod json;
@@ -74,26 +74,33 @@ struct Parts {
 }
 
 impl Tokenizer {
-    /// Builds a tokenizer from a model's files.
-    pub fn from_source(source: &TokenizerSource) -> Result<Self, TokenizerError> {
-        match source {
-            TokenizerSource::Json(path) => {
-                let parts = json::read(path)?;
-                Self::build(parts, json::legacy(path)?, &path.display().to_string())
-            }
-            TokenizerSource::SentencePiece(path) => {
-                let parts = sentencepiece::read(path)?;
-                Self::build(parts, json::legacy(path)?, &path.display().to_string())
-            }
-            TokenizerSource::Vocabulary(vocabulary) => {
-                let place = "the vocabulary of the GGUF file";
-                let parts = pieces::from_vocabulary(vocabulary).map_err(|problem| invalid(place, problem))?;
-                Self::build(parts, true, place)
-            }
+    /// The tokenizer of a model, which must not know more pieces than the model.
+    pub fn of_model(files: &ModelFiles) -> Result<Self, TokenizerError> {
+        let mut tokenizer = Self::from_source(&files.tokenizer)?;
+        tokenizer.legacy = files.tokenizer_legacy;
+        let (pieces, known) = (tokenizer.vocabulary_size(), files.language.vocabulary);
+        if pieces > known {
+            let problem =
+                format!("{pieces} pieces for a model that knows {known}: it belongs to another model");
+            return Err(invalid(place_of(&files.tokenizer), problem));
         }
+        Ok(tokenizer)
     }
 
-    fn build(parts: Parts, legacy: bool, place: &str) -> Result<Self, TokenizerError> {
+    /// Builds a tokenizer from one of the three kinds of source, with the `legacy` rule.
+    pub fn from_source(source: &TokenizerSource) -> Result<Self, TokenizerError> {
+        let place = place_of(source);
+        let parts = match source {
+            TokenizerSource::Json(path) => json::read(path)?,
+            TokenizerSource::SentencePiece(path) => sentencepiece::read(path)?,
+            TokenizerSource::Vocabulary(vocabulary) => {
+                pieces::from_vocabulary(vocabulary).map_err(|problem| invalid(&place, problem))?
+            }
+        };
+        Self::build(parts, &place)
+    }
+
+    fn build(parts: Parts, place: &str) -> Result<Self, TokenizerError> {
         let count = parts.pieces.len();
         for (name, id) in [("bos", parts.bos), ("eos", parts.eos), ("unk", parts.unk)] {
             if id as usize >= count {
@@ -108,7 +115,7 @@ impl Tokenizer {
             bos: parts.bos,
             eos: parts.eos,
             space_prefix: parts.space_prefix,
-            legacy,
+            legacy: true,
         })
     }
 
@@ -171,6 +178,13 @@ impl Tokenizer {
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Tokenizer({} pieces)", self.vocabulary_size())
+    }
+}
+
+fn place_of(source: &TokenizerSource) -> String {
+    match source {
+        TokenizerSource::Json(path) | TokenizerSource::SentencePiece(path) => path.display().to_string(),
+        TokenizerSource::Vocabulary(_) => "the vocabulary of the GGUF file".to_owned(),
     }
 }
 

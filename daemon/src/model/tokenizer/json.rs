@@ -1,5 +1,4 @@
-//! `tokenizer.json` in the layout of LLaMA's fast tokenizer, and the one key that matters of
-//! `tokenizer_config.json`.
+//! `tokenizer.json` in the layout of LLaMA's fast tokenizer.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +12,6 @@ use super::{Parts, SPACE, TokenizerError, invalid, read_bounded};
 
 /// LLaMA's file has 1.8 MB.
 const MAX_BYTES: u64 = 64 << 20;
-const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
 #[derive(Deserialize)]
 struct File {
@@ -53,29 +51,10 @@ struct AddedToken {
     special: bool,
 }
 
-#[derive(Deserialize)]
-struct Config {
-    legacy: Option<bool>,
-}
-
 /// Reads a `tokenizer.json`.
 pub(super) fn read(path: &Path) -> Result<Parts, TokenizerError> {
     let bytes = read_bounded(path, MAX_BYTES)?;
     parse(&bytes).map_err(|problem| invalid(path.display().to_string(), problem))
-}
-
-/// Whether the `tokenizer_config.json` beside `path` asks for the older treatment of text after a
-/// special token. Without the file or the key it does.
-pub(super) fn legacy(path: &Path) -> Result<bool, TokenizerError> {
-    let config = path.with_file_name("tokenizer_config.json");
-    if !config.exists() {
-        return Ok(true);
-    }
-    let bytes = read_bounded(&config, MAX_CONFIG_BYTES)?;
-    let parsed: Config = serde_json::from_slice(&bytes).map_err(|error| {
-        invalid(config.display().to_string(), format!("no tokenizer configuration: {error}"))
-    })?;
-    Ok(parsed.legacy.unwrap_or(true))
 }
 
 /// Parses the bytes of a `tokenizer.json`.

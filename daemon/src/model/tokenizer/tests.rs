@@ -138,7 +138,7 @@ fn damaged_sentencepiece_models_are_refused() {
         damaged[flip] ^= 0x55;
         // Whatever it says, it must not panic.
         if let Ok(parts) = sentencepiece::parse(&damaged) {
-            let _ = Tokenizer::build(parts, true, "damaged").map(|tokenizer| tokenizer.encode("a \u{1f642}"));
+            let _ = Tokenizer::build(parts, "damaged").map(|tokenizer| tokenizer.encode("a \u{1f642}"));
         }
     }
 }
@@ -154,7 +154,7 @@ fn foreign_json_files_are_refused() {
     assert!(refused(with(r#"{"byte_fallback":true,"vocab":{"a":0},"merges":[]}"#)).contains("<s>"));
 
     let parts = with(&format!(r#"{{{vocabulary},"merges":[["a","a"]]}}"#)).unwrap();
-    let error = Tokenizer::build(parts, true, "here").unwrap_err().to_string();
+    let error = Tokenizer::build(parts, "here").unwrap_err().to_string();
     assert!(error.contains("here") && error.contains("makes no piece"), "{error}");
 }
 
