@@ -12,10 +12,12 @@ pub mod sampler;
 pub mod tokenizer;
 pub mod vision;
 
+mod cursor;
 pub mod files;
 pub mod gguf;
 pub mod gguf_writer;
 pub mod hf;
+pub mod mapped;
 pub mod weights;
 
 use std::ops::Range;

@@ -1,9 +1,13 @@
 //! What is on disk: opened, mapped and checked before any weight is loaded.
 
 pub mod error;
+pub mod limits;
+pub mod stored;
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kernels::DType;
@@ -12,6 +16,14 @@ pub use error::ModelError;
 
 use super::language::LanguageConfig;
 use super::vision::VisionConfig;
+use super::weights::names::{LanguageNames, ProjectorNames, Shapes, VisionNames};
+use super::{gguf, hf};
+
+/// Mean of each colour of CLIP's training pictures, 0..1 scale, RGB.
+pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+
+/// Deviation of each colour of CLIP's training pictures.
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// A stored tensor.
 #[derive(Clone, Debug)]
@@ -39,6 +51,9 @@ pub trait TensorStore: Send + Sync {
 
     /// The tensor itself.
     fn tensor(&self, name: &str) -> Result<RawTensor<'_>, ModelError>;
+
+    /// Says that the bytes of a tensor are not needed for now, so that their memory can go elsewhere.
+    fn release(&self, _name: &str) {}
 
     /// Names of all tensors that can be read, in no particular order.
     fn names(&self) -> Vec<String>;
@@ -144,17 +159,104 @@ pub struct ModelFiles {
     pub tokenizer: TokenizerSource,
     /// The `legacy` flag of tokenizer_config.json: text after a special token gets a leading space.
     pub tokenizer_legacy: bool,
-    #[allow(dead_code)]
-    text: Arc<dyn TensorStore>,
-    #[allow(dead_code)]
-    mmproj: Arc<dyn TensorStore>,
+    pub(super) parts: Parts,
+}
+
+/// The three parts of a model with what each needs from its file.
+pub(super) struct Parts {
+    /// The vision tower.
+    pub vision: Part<VisionNames>,
+    /// The projector.
+    pub projector: Part<ProjectorNames>,
+    /// The language model.
+    pub language: Part<LanguageNames>,
+}
+
+/// One part of a model: its names, the tensors it needs, and where they are.
+pub(super) struct Part<N> {
+    /// What its tensors are called.
+    pub names: N,
+    /// Where they are.
+    pub store: Arc<dyn TensorStore>,
+    /// Every tensor needed, with its shape.
+    pub shapes: Shapes,
+}
+
+impl<N> Part<N> {
+    /// Checks that every needed tensor is there, can be read, and has its shape.
+    fn check(&self) -> Result<(), ModelError> {
+        let mut needed: Vec<_> = self.shapes.iter().collect();
+        needed.sort();
+        for (name, want) in needed {
+            let Some((_, got)) = self.store.info(name) else {
+                return Err(match self.store.foreign_type(name) {
+                    Some(words) => ModelError::foreign(self.store.place(), name, words),
+                    None => ModelError::missing(self.store.place(), name),
+                });
+            };
+            if squeezed(&got) != squeezed(want) {
+                return Err(ModelError::Shape {
+                    place: self.store.place(),
+                    tensor: error::shown(name),
+                    got,
+                    want: want.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Tensors, bytes and types, such as `30 tensors, 0.5 MB (q8_0 22, f32 8)`.
+    fn summary(&self) -> String {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        let mut bytes = 0usize;
+        for (dtype, shape) in self.shapes.keys().filter_map(|name| self.store.info(name)) {
+            *counts.entry(dtype.name()).or_default() += 1;
+            bytes = bytes.saturating_add(stored_len(dtype, &shape).unwrap_or(0));
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|&(name, count)| (Reverse(count), name));
+        let types: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        format!("{} tensors, {:.1} MB ({})", self.shapes.len(), bytes as f64 / 1e6, types.join(", "))
+    }
+}
+
+/// A shape without extents of one, which converters drop or keep as they like.
+fn squeezed(shape: &[usize]) -> Vec<usize> {
+    shape.iter().copied().filter(|&extent| extent != 1).collect()
+}
+
+/// Bytes of a tensor; `None` if the product overflows, an extent is zero, or rows do not fill blocks.
+pub(super) fn stored_len(dtype: DType, shape: &[usize]) -> Option<usize> {
+    let (cols, outer) = shape.split_last().map_or((1, &[][..]), |(last, outer)| (*last, outer));
+    let rows = outer.iter().try_fold(1usize, |rows, &extent| rows.checked_mul(extent))?;
+    dtype.row_bytes(cols)?.checked_mul(rows).filter(|&len| len > 0)
 }
 
 impl ModelFiles {
     /// Maps the files and checks that every needed tensor is there with the right type and shape.
     /// Loads nothing.
     pub fn open(paths: &ModelPaths) -> Result<Self, ModelError> {
-        Err(ModelError::unsupported(paths.model.display().to_string(), "no reader for this file yet"))
+        let model = &paths.model;
+        let meta = std::fs::metadata(model).map_err(|error| ModelError::read(model, error))?;
+        let tower = paths.vision_tower.as_deref();
+        if meta.is_dir() {
+            if model.join(hf::CONFIG).exists() {
+                return hf::open(model, None, tower);
+            }
+            return match gguf::pair::text_file_in(model)? {
+                Some(text) => gguf::pair::open(&text, paths.mmproj.as_deref()),
+                None => Err(ModelError::NotFound {
+                    what: format!("a model in {}", model.display()),
+                    remedy: format!("expected {} with weights, or a *.gguf pair", hf::CONFIG),
+                }),
+            };
+        }
+        if hf::is_weight_file(model) {
+            let folder = model.parent().filter(|parent| !parent.as_os_str().is_empty());
+            return hf::open(folder.unwrap_or(Path::new(".")), Some(model), tower);
+        }
+        gguf::pair::open(model, paths.mmproj.as_deref())
     }
 
     /// A model from tensors under their GGUF names: `text` as in a `llama` file, `mmproj` as in a
@@ -164,6 +266,17 @@ impl ModelFiles {
         text: Arc<dyn TensorStore>,
         mmproj: Arc<dyn TensorStore>,
     ) -> Result<Self, ModelError> {
+        limits::check_vision(&description.vision, &mmproj.place())?;
+        let vision_names = VisionNames::gguf(&*mmproj, &description.vision);
+        let parts = PartStores {
+            vision: (vision_names, mmproj.clone()),
+            projector: (ProjectorNames::gguf(description.projector), mmproj),
+            language: (LanguageNames::GGUF, text),
+        };
+        Self::from_parts(description, parts)
+    }
+
+    pub(super) fn from_parts(description: Description, stores: PartStores) -> Result<Self, ModelError> {
         let Description {
             id,
             vision,
@@ -174,6 +287,22 @@ impl ModelFiles {
             tokenizer,
             tokenizer_legacy,
         } = description;
+        let PartStores { vision: images, projector: between, language: text } = stores;
+        limits::check_vision(&vision, &images.1.place())?;
+        limits::check_language(&language, &text.1.place())?;
+        limits::check_colours(image_mean, image_std, &images.1.place())?;
+        let parts = Parts {
+            vision: Part { shapes: images.0.shapes(&vision), names: images.0, store: images.1 },
+            projector: Part {
+                shapes: between.0.shapes(&*between.1, vision.hidden, language.hidden),
+                names: between.0,
+                store: between.1,
+            },
+            language: Part { shapes: text.0.shapes(&language), names: text.0, store: text.1 },
+        };
+        parts.language.check()?;
+        parts.vision.check()?;
+        parts.projector.check()?;
         Ok(Self {
             id,
             vision,
@@ -183,13 +312,57 @@ impl ModelFiles {
             image_std,
             tokenizer,
             tokenizer_legacy,
-            text,
-            mmproj,
+            parts,
         })
     }
 
     /// What the files hold, in one line: sizes, tensor counts, types and bytes.
     pub fn summary(&self) -> String {
-        self.id.clone()
+        let LanguageConfig { layers, hidden, heads, kv_heads, vocabulary, .. } = self.language;
+        let vision = &self.vision;
+        let projector = match self.projector {
+            ProjectorKind::Ldp => "LDP",
+            ProjectorKind::LdpV2 => "LDPv2",
+        };
+        format!(
+            "{}: language {layers} layers of {hidden}, {heads} heads ({kv_heads} for keys), {vocabulary} words, {}; \
+             vision {} blocks of {}, {} heads, picture {}, {}; projector {projector}, {}",
+            self.id,
+            self.parts.language.summary(),
+            vision.blocks,
+            vision.hidden,
+            vision.heads,
+            vision.image,
+            self.parts.vision.summary(),
+            self.parts.projector.summary(),
+        )
+    }
+}
+
+/// Names and place of the tensors of each part.
+pub(super) struct PartStores {
+    pub vision: (VisionNames, Arc<dyn TensorStore>),
+    pub projector: (ProjectorNames, Arc<dyn TensorStore>),
+    pub language: (LanguageNames, Arc<dyn TensorStore>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_tensors_have_no_length() {
+        assert_eq!(stored_len(DType::F16, &[3, 5]), Some(30));
+        assert_eq!(stored_len(DType::F32, &[]), Some(4));
+        assert_eq!(stored_len(DType::Q4_0, &[2, 64]), Some(72));
+        assert_eq!(stored_len(DType::Q4_0, &[2, 33]), None);
+        assert_eq!(stored_len(DType::F32, &[0, 4]), None);
+        assert_eq!(stored_len(DType::F32, &[1 << 40, 1 << 40]), None);
+    }
+
+    #[test]
+    fn extents_of_one_do_not_matter() {
+        assert_eq!(squeezed(&[64, 1, 3, 3]), squeezed(&[64, 3, 3]));
+        assert_ne!(squeezed(&[64, 3, 3]), squeezed(&[3, 3, 64]));
     }
 }

@@ -39,6 +39,16 @@ pub enum ModelError {
         /// Where it was looked for, and what to do.
         remedy: String,
     },
+    /// Several files could be meant.
+    #[error("{what} could be any of {}: {remedy}", candidates.join(", "))]
+    Ambiguous {
+        /// What was looked for.
+        what: String,
+        /// File names.
+        candidates: Vec<String>,
+        /// How to choose.
+        remedy: String,
+    },
     /// A key of a configuration or a header with an impossible value.
     #[error("{file}: {key} {problem}")]
     Key {
@@ -105,6 +115,14 @@ impl ModelError {
 
     pub(crate) fn unsupported(file: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Unsupported { file: file.into(), problem: problem.into() }
+    }
+
+    pub(crate) fn missing(place: impl Into<String>, tensor: &str) -> Self {
+        Self::MissingTensor { place: place.into(), tensor: shown(tensor) }
+    }
+
+    pub(crate) fn foreign(place: impl Into<String>, tensor: &str, got: impl Into<String>) -> Self {
+        Self::TensorType { place: place.into(), tensor: shown(tensor), got: got.into() }
     }
 
     pub(crate) fn key(file: impl Into<String>, key: impl Into<String>, problem: impl Into<String>) -> Self {
