@@ -115,6 +115,7 @@ impl BusInputs for Inputs {
                 height: 48,
                 stride: 3 * 64,
                 format: PixelFormat::Rgb24,
+                color: Default::default(),
                 bytes: vec![90; 3 * 64 * 48],
             })
         })

@@ -23,12 +23,15 @@ impl<T> Latest<T> {
     }
 
     /// Replaces the value. Returns whether the old one was never taken.
-    pub fn put(&self, value: T) -> bool {
+    pub fn put(&self, value: impl Into<Arc<T>>) -> bool {
+        let value = value.into();
         let mut slot = lock(&self.slot);
         let replaced_unseen = !slot.seen;
-        slot.value = Some(Arc::new(value));
+        let old = slot.value.replace(value);
         slot.seen = false;
         drop(slot);
+        // Freeing a frame takes time that readers need not wait for.
+        drop(old);
         self.wake.ring();
         replaced_unseen
     }

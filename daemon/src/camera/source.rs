@@ -1,0 +1,260 @@
+//! What a source of frames is called, and what it does for the camera thread.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use messages::CameraPhase;
+
+use super::file::{FileSource, Repeat};
+use super::frame::Frame;
+use super::test_scene::TestSource;
+use super::v4l2::{FourCc, V4l2Source};
+
+/// Where a camera's frames come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A V4L2 device, `v4l2:/dev/video0`. A format can be demanded by its four letters:
+    /// `v4l2:/dev/video0?format=MJPG`.
+    V4l2 {
+        /// The device or a link to it.
+        path: PathBuf,
+        /// The only format to use.
+        format: Option<FourCc>,
+    },
+    /// A picture, a folder of pictures or an MJPEG recording, `file:PATH`. Folders and recordings
+    /// start over at their end unless the name says `file:PATH?once`.
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What happens at the end.
+        repeat: Repeat,
+    },
+    /// The scene drawn by the daemon, `test:`. A number makes it another scene: `test:7`.
+    Test {
+        /// Number of the scene.
+        seed: u64,
+    },
+}
+
+/// Why a source's name is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceNameError {
+    /// The part before the colon is unknown or missing.
+    #[error("camera source \"{0}\": write v4l2:/dev/video0, file:PATH or test:")]
+    Scheme(String),
+    /// There is no path.
+    #[error("camera source \"{0}\": the path is missing")]
+    NoPath(String),
+    /// The scene is not a number.
+    #[error("camera source \"{0}\": after test: only the number of a scene may follow")]
+    Seed(String),
+    /// What follows the question mark is unknown.
+    #[error(
+        "camera source \"{0}\": after the path only ?format= and four letters, as in ?format=MJPG, may follow"
+    )]
+    Option(String),
+}
+
+impl FromStr for Source {
+    type Err = SourceNameError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let (scheme, rest) = name.split_once(':').ok_or_else(|| SourceNameError::Scheme(name.into()))?;
+        match scheme {
+            "v4l2" => {
+                let (path, format) = match rest.split_once('?') {
+                    None => (rest, None),
+                    Some((path, option)) => {
+                        let format = option.strip_prefix("format=").and_then(FourCc::parse);
+                        (path, Some(format.ok_or_else(|| SourceNameError::Option(name.into()))?))
+                    }
+                };
+                Ok(Self::V4l2 { path: non_empty(path, name)?, format })
+            }
+            "file" => {
+                let (path, repeat) = match rest.strip_suffix("?once") {
+                    Some(path) => (path, Repeat::Once),
+                    None => (rest, Repeat::Forever),
+                };
+                Ok(Self::File { path: non_empty(path, name)?, repeat })
+            }
+            "test" if rest.is_empty() => Ok(Self::Test { seed: 0 }),
+            "test" => {
+                rest.parse().map(|seed| Self::Test { seed }).map_err(|_| SourceNameError::Seed(name.into()))
+            }
+            _ => Err(SourceNameError::Scheme(name.into())),
+        }
+    }
+}
+
+fn non_empty(path: &str, name: &str) -> Result<PathBuf, SourceNameError> {
+    if path.is_empty() { Err(SourceNameError::NoPath(name.into())) } else { Ok(path.into()) }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4l2 { path, format: None } => write!(f, "v4l2:{}", path.display()),
+            Self::V4l2 { path, format: Some(format) } => write!(f, "v4l2:{}?format={format}", path.display()),
+            Self::File { path, repeat: Repeat::Forever } => write!(f, "file:{}", path.display()),
+            Self::File { path, repeat: Repeat::Once } => write!(f, "file:{}?once", path.display()),
+            Self::Test { seed: 0 } => write!(f, "test:"),
+            Self::Test { seed } => write!(f, "test:{seed}"),
+        }
+    }
+}
+
+/// Size and rate asked of a source. 0 leaves a value to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Wanted {
+    /// Pixels across.
+    pub(super) width: u32,
+    /// Pixels down.
+    pub(super) height: u32,
+    /// Frames per second.
+    pub(super) fps: f64,
+}
+
+/// What a wait for a frame brought.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    /// A frame, and how many the driver lost before it.
+    Frame {
+        /// Frames lost.
+        lost: u64,
+    },
+    /// A frame that cannot be used, and why.
+    Damaged(String),
+    /// Nothing within the wait.
+    Nothing,
+    /// Nothing now and nothing later.
+    Ended,
+}
+
+/// An open source. The camera thread owns it.
+pub(super) trait FrameSource {
+    /// The source in words, with the chosen format, size and rate.
+    fn describe(&self) -> String;
+
+    /// Usual time between frames.
+    fn interval(&self) -> Duration;
+
+    /// Waits at most `wait` for a frame and writes it into `frame`, all but its sequence number.
+    /// Nobody looks at `frame` unless it was delivered.
+    fn next_frame(&mut self, frame: &mut Frame, wait: Duration) -> Result<Delivery, SourceError>;
+}
+
+/// Why a source cannot be opened or stopped delivering.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It is not there.
+    #[error("{}: no such device or file", .0.display())]
+    Absent(PathBuf),
+    /// It was there.
+    #[error("{}: the device was unplugged", .0.display())]
+    Lost(PathBuf),
+    /// This user may not use it.
+    #[error("{}: permission denied: add the user to group video", .0.display())]
+    Denied(PathBuf),
+    /// Somebody else captures from it.
+    #[error("{}: busy: another program captures from it", .0.display())]
+    Busy(PathBuf),
+    /// It captures no pictures.
+    #[error("{}: not a capture device: see `mobilevlmd cameras`", .0.display())]
+    NotCapture(PathBuf),
+    /// It captures nothing that is understood.
+    #[error("{}: no usable format: it offers {offered}", path.display())]
+    NoFormat {
+        /// The device.
+        path: PathBuf,
+        /// What it offers.
+        offered: String,
+    },
+    /// The driver refused something or said something impossible.
+    #[error("{}: {what}: {error}", path.display())]
+    Io {
+        /// The device or file.
+        path: PathBuf,
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file is no picture.
+    #[error("{}: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl SourceError {
+    /// The error for `error` that came of doing `what` with `path`.
+    pub(super) fn io(path: &Path, what: &'static str, error: io::Error) -> Self {
+        let path = path.to_owned();
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENXIO) => Self::Absent(path),
+            Some(libc::ENODEV) => Self::Lost(path),
+            Some(libc::EBUSY) => Self::Busy(path),
+            _ => Self::Io { path, what, error },
+        }
+    }
+
+    /// State of a camera whose source failed like this.
+    pub(super) fn phase(&self) -> CameraPhase {
+        match self {
+            Self::Absent(_) | Self::Lost(_) => CameraPhase::Gone,
+            _ => CameraPhase::Reopening,
+        }
+    }
+}
+
+impl Source {
+    /// Opens the source.
+    pub(super) fn open(&self, wanted: Wanted) -> Result<Box<dyn FrameSource>, SourceError> {
+        Ok(match self {
+            Self::V4l2 { path, format } => Box::new(V4l2Source::open(path, *format, wanted)?),
+            Self::File { path, repeat } => Box::new(FileSource::open(path, *repeat, wanted.fps)?),
+            Self::Test { seed } => Box::new(TestSource::new(*seed, wanted)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parsed_and_written_back() {
+        for name in [
+            "v4l2:/dev/video0",
+            "v4l2:/dev/v4l/by-id/usb-046d_C920-video-index0",
+            "v4l2:/dev/video2?format=MJPG",
+            "file:/data/kitchen.mjpeg",
+            "file:what?.png",
+            "file:frames?once",
+            "test:",
+            "test:7",
+        ] {
+            assert_eq!(name.parse::<Source>().unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_refused_with_the_known_ones() {
+        for name in ["", "/dev/video0", "rtsp://camera", "V4L2:/dev/video0"] {
+            let error = name.parse::<Source>().unwrap_err();
+            assert_eq!(error, SourceNameError::Scheme(name.into()));
+            assert!(error.to_string().contains("v4l2:/dev/video0, file:PATH or test:"));
+        }
+        assert!(matches!("v4l2:".parse::<Source>(), Err(SourceNameError::NoPath(_))));
+        assert!(matches!("file:?once".parse::<Source>(), Err(SourceNameError::NoPath(_))));
+        assert!(matches!("test:red".parse::<Source>(), Err(SourceNameError::Seed(_))));
+        assert!(matches!("v4l2:/dev/video0?size=9".parse::<Source>(), Err(SourceNameError::Option(_))));
+    }
+}
