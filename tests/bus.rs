@@ -10,6 +10,8 @@ use messages::{AskError, FrameChoice, Question};
 use mobilevlmd::bus::client::{Client, ClientError, Connect, Seen};
 use mobilevlmd::bus::{Bus, BusError};
 use mobilevlmd::config::BusConfig;
+use zenoh::Wait;
+use zenoh::query::{ConsolidationMode, Reply};
 
 use fake::{CAMERA, DEVICE, Daemon, FRAME, GIVE_UP, SAY_NOTHING};
 
@@ -127,23 +129,61 @@ fn an_engine_that_fails_its_question_does_not_silence_it() {
     daemon.stop();
 }
 
-#[test]
-fn a_question_names_one_camera() {
-    use zenoh::Wait;
-    let daemon = Daemon::start(4);
+/// A session as any robot's node would open one.
+fn session(endpoint: &str) -> zenoh::Session {
     let mut config = zenoh::Config::default();
     config.insert_json5("mode", "\"client\"").unwrap();
-    config.insert_json5("connect/endpoints", &format!("[\"{}\"]", daemon.endpoint)).unwrap();
-    let session = zenoh::open(config).wait().unwrap();
-    let errors: Vec<String> = session
-        .get("mobilevlm/*/camera/*/ask")
-        .payload("What is there?")
-        .wait()
-        .unwrap()
-        .iter()
-        .map(|reply| reply.into_result().unwrap_err().payload().try_to_string().unwrap().into_owned())
-        .collect();
+    config.insert_json5("connect/endpoints", &format!("[\"{endpoint}\"]")).unwrap();
+    zenoh::open(config).wait().unwrap()
+}
+
+#[test]
+fn a_question_names_one_camera() {
+    let daemon = Daemon::start(4);
+    let session = session(&daemon.endpoint);
+    let replies = session.get("mobilevlm/*/camera/*/ask").payload("What is there?").wait().unwrap();
+    let error =
+        |reply: Reply| reply.into_result().unwrap_err().payload().try_to_string().unwrap().into_owned();
+    let errors: Vec<String> = replies.iter().map(error).collect();
     assert_eq!(errors, ["bad_request: one camera at a time: the key names front, dark"]);
+    daemon.stop();
+}
+
+#[test]
+fn many_questions_at_once_each_end_once() {
+    let daemon = Daemon::start(3);
+    let session = session(&daemon.endpoint);
+    let ask = |number: usize| {
+        let replies = session
+            .get(format!("mobilevlm/{DEVICE}/camera/{CAMERA}/ask"))
+            .payload(format!("one two {number}"))
+            .consolidation(ConsolidationMode::None)
+            .timeout(PATIENCE);
+        replies.wait().unwrap()
+    };
+    let open: Vec<_> = (0..40).map(ask).collect();
+    let mut answered = 0;
+    for (number, replies) in open.into_iter().enumerate() {
+        let (mut pieces, mut ends) = (String::new(), Vec::new());
+        for reply in replies {
+            assert!(ends.is_empty(), "nothing follows the end");
+            match reply.into_result() {
+                Ok(sample) => {
+                    let text = sample.payload().try_to_string().unwrap().into_owned();
+                    if sample.attachment().is_some() { ends.push(text) } else { pieces.push_str(&text) }
+                }
+                Err(error) => ends.push(error.payload().try_to_string().unwrap().into_owned()),
+            }
+        }
+        let [end] = ends.as_slice() else { panic!("question {number} ended {} times", ends.len()) };
+        if pieces.is_empty() {
+            assert_eq!(end, "overloaded: too many questions wait; try again in 1000 ms");
+        } else {
+            assert_eq!((&pieces, end), (end, &format!("one two {number}")));
+            answered += 1;
+        }
+    }
+    assert!(answered > 0);
     daemon.stop();
 }
 

@@ -61,6 +61,9 @@ impl Desk {
     fn receive(self: &Arc<Self>, query: Query) {
         let arrived = Instant::now();
         let caller = Caller::new(query);
+        if *self.stop.borrow() {
+            return caller.refuse(&stopping());
+        }
         let Ok(place) = self.in_flight.clone().try_acquire_owned() else {
             return caller.refuse(&AskError::Overloaded { retry_after_ms: RETRY_AFTER_MS });
         };
@@ -115,7 +118,7 @@ impl Desk {
             let piece = tokio::select! {
                 biased;
                 piece = open.pieces.recv() => piece,
-                _ = &mut stopped => return Err(AskError::Cancelled { reason: "the daemon is stopping".into() }),
+                _ = &mut stopped => return Err(stopping()),
                 () = &mut late => {
                     let deadline_ms = u32::try_from(open.deadline.as_millis()).unwrap_or(u32::MAX);
                     return Err(AskError::Deadline { deadline_ms });
@@ -127,13 +130,15 @@ impl Desk {
                 }
                 Some(AnswerPiece::Final(answer)) => return Ok(answer),
                 Some(AnswerPiece::Error(error)) => return Err(error),
-                None if *self.stop.borrow() => {
-                    return Err(AskError::Cancelled { reason: "the daemon is stopping".into() });
-                }
+                None if *self.stop.borrow() => return Err(stopping()),
                 None => return Err(AskError::Internal { reason: "the engine gave the question up".into() }),
             }
         }
     }
+}
+
+fn stopping() -> AskError {
+    AskError::Cancelled { reason: "the daemon is stopping".into() }
 }
 
 /// How the caller wrote the question and wants the replies.
