@@ -9,6 +9,7 @@ pub mod preprocess;
 pub mod projector;
 pub mod prompt;
 pub mod sampler;
+pub mod speech;
 pub mod tokenizer;
 pub mod vision;
 

@@ -1,0 +1,356 @@
+//! Questions: admitted, put to a picture, answered or refused exactly once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kernels::Device;
+use messages::{Answer, AnswerPiece, AskError, FrameChoice, FrameStamp, Timings};
+
+use super::camera::scene_of;
+use super::job::{Job, Step};
+use super::progress::millis;
+use super::request::Ask;
+use super::scene::{Scene, Target};
+use super::scheduler::{Need, QuestionView};
+use super::{Engine, reused};
+use crate::camera::Frame;
+use crate::model::PassError;
+use crate::model::kv_cache::Sequence;
+use crate::model::preprocess::decode_picture;
+use crate::model::prompt::Prompt;
+use crate::model::sampler::Sampler;
+use crate::model::speech::Speech;
+
+/// Longest answer that can be asked for, in tokens.
+const MAX_TOKENS: u32 = 4096;
+
+/// A question in the engine's hands.
+pub(super) struct Question {
+    number: u64,
+    ask: Ask,
+    camera: usize,
+    deadline: Instant,
+    deadline_ms: u32,
+    /// Only a frame from this one on will do.
+    from_sequence: Option<u64>,
+    /// The very frame asked for by its number.
+    wanted: Option<Arc<Frame>>,
+    /// Its turn came at this time.
+    started: Option<Instant>,
+    job: Option<Job>,
+    pieces: u32,
+}
+
+impl Question {
+    /// What the scheduler needs to know.
+    pub(super) fn view(&self, index: usize) -> QuestionView {
+        let need = match &self.job {
+            Some(job) if job.is_between_layers() => Need::Layer,
+            Some(_) => Need::Unit,
+            None => Need::Picture,
+        };
+        QuestionView { index, deadline: self.deadline, need }
+    }
+
+    /// Whether a camera's picture is what the question is about.
+    fn accepts(&self, scene: &Scene, max_stale: Duration) -> bool {
+        match (&self.ask.question.frame, self.from_sequence) {
+            (FrameChoice::Picture(_), _) => false,
+            (FrameChoice::Sequence(wanted), _) => scene.stamp.sequence == *wanted,
+            (_, Some(from)) => scene.stamp.sequence >= from,
+            (FrameChoice::Latest | FrameChoice::Fresh, None) => scene.captured.elapsed() <= max_stale,
+        }
+    }
+}
+
+impl<D: Device> Engine<D> {
+    /// Takes waiting questions in, as many as may be open.
+    pub(super) fn admit_questions(&mut self) {
+        while self.questions.len() < self.options.question.queue.max(1) {
+            let Ok(ask) = self.asks.try_recv() else { break };
+            self.admit(ask);
+        }
+        self.find_pictures();
+    }
+
+    fn admit(&mut self, ask: Ask) {
+        let Some(camera) = self.cameras.iter().position(|camera| camera.input.name == ask.camera) else {
+            let known = self.cameras.iter().map(|camera| camera.input.name.clone()).collect();
+            return self.refuse(&ask, AskError::UnknownCamera { camera: ask.camera.clone(), known });
+        };
+        if ask.question.text.trim().is_empty() {
+            return self.refuse(&ask, AskError::BadRequest { reason: "the question is empty".into() });
+        }
+        let newest = self.cameras[camera].input.latest.newest();
+        let (from_sequence, wanted) = match (&ask.question.frame, newest) {
+            (FrameChoice::Picture(_), _) => (None, None),
+            (_, None) => {
+                let reason = format!("camera \"{}\" has not delivered one yet", ask.camera);
+                return self.refuse(&ask, AskError::NoFrame { reason });
+            }
+            (FrameChoice::Sequence(wanted), Some(newest)) => {
+                let described = self.cameras[camera].scene.as_ref().and_then(|scene| scene.frame.clone());
+                let held = [Some(newest), described].into_iter().flatten();
+                let numbers: Vec<_> = held.clone().map(|frame| frame.sequence.to_string()).collect();
+                let Some(frame) = held.into_iter().find(|frame| frame.sequence == *wanted) else {
+                    let reason = format!("frame {wanted} is not held; held are {}", numbers.join(", "));
+                    return self.refuse(&ask, AskError::NoFrame { reason });
+                };
+                (None, Some(frame))
+            }
+            (FrameChoice::Fresh, Some(newest)) => (Some(newest.sequence), None),
+            (FrameChoice::Latest, Some(_)) => (None, None),
+        };
+        let deadline_ms = match ask.question.deadline_ms {
+            0 => self.options.question.deadline().as_millis().try_into().unwrap_or(u32::MAX),
+            asked => asked,
+        };
+        self.questions_seen += 1;
+        self.questions.push(Question {
+            number: self.questions_seen,
+            deadline: ask.arrived + Duration::from_millis(u64::from(deadline_ms)),
+            deadline_ms,
+            ask,
+            camera,
+            from_sequence,
+            wanted,
+            started: None,
+            job: None,
+            pieces: 0,
+        });
+        let waiting = self.questions.len() as u32;
+        self.progress.update(|report| report.engine.questions_waiting = waiting);
+    }
+
+    /// Gives every question that waits for a picture the one its camera has, if that will do.
+    fn find_pictures(&mut self) {
+        for index in (0..self.questions.len()).rev() {
+            let question = &self.questions[index];
+            if question.job.is_some() {
+                continue;
+            }
+            let asked = question.ask.question.max_stale_ms;
+            let max_stale = match asked {
+                0 => Duration::try_from_secs_f64(self.options.question.max_stale_s).unwrap_or_default(),
+                asked => Duration::from_millis(u64::from(asked)),
+            };
+            let camera = question.camera;
+            if self.cameras[camera].scene.as_ref().is_none_or(|scene| !question.accepts(scene, max_stale)) {
+                continue;
+            }
+            if let Some(scene) = self.cameras[camera].scene.take() {
+                self.put(index, &scene);
+                self.cameras[camera].scene = Some(scene);
+            }
+        }
+    }
+
+    /// Begins the answer of a question on a picture in the cache.
+    fn put(&mut self, index: usize, scene: &Scene) {
+        let question = &mut self.questions[index];
+        let now = Instant::now();
+        let started = *question.started.get_or_insert(now);
+        let asked = &question.ask.question;
+        let prompt = Prompt::one_turn(&self.tokenizer, &asked.text, true);
+        let speech = Speech::new(&self.tokenizer, &asked.stop);
+        let sampler = Sampler::new(asked.sampling);
+        let max_tokens = match asked.max_tokens {
+            0 => self.options.question.max_tokens,
+            asked => asked.min(MAX_TOKENS),
+        };
+        let queue = started.duration_since(question.ask.arrived);
+        // What was spent on the picture belongs to the question only if it had to wait for it.
+        let timings = if started < now && question.from_sequence.is_some() || scene.frame.is_none() {
+            Timings { queue_ms: millis(queue), ..scene.timings }
+        } else {
+            reused(queue)
+        };
+        match self.plan(scene, prompt, max_tokens) {
+            Ok(mut plan) => {
+                (plan.speech, plan.sampler, plan.timings) = (speech, sampler, timings);
+                self.questions[index].job = Some(Job::new(plan));
+            }
+            Err(error) => self.end(index, Err(ask_error(error))),
+        }
+    }
+
+    /// Begins to encode the picture a question needs.
+    pub(super) fn begin_picture_for(&mut self, index: usize) {
+        let start = Instant::now();
+        let question = &mut self.questions[index];
+        question.started.get_or_insert(start);
+        let camera = question.camera;
+        if let FrameChoice::Picture(bytes) = &question.ask.question.frame {
+            let number = question.number;
+            match decode_picture(bytes) {
+                Ok(picture) => self.rgb = picture,
+                Err(error) => {
+                    let reason = format!("the picture cannot be used: {error}");
+                    return self.end(index, Err(AskError::BadRequest { reason }));
+                }
+            }
+            let stamp = FrameStamp {
+                camera: question.ask.camera.clone(),
+                sequence: 0,
+                captured_at: since_epoch(question.ask.arrived),
+            };
+            let captured = question.ask.arrived;
+            let (timings, sequence) = (Timings::default(), Sequence::default());
+            let scene = Scene { stamp, captured, frame: None, timings, sequence, is_captioned: true };
+            return self.begin_encoding(Target::Question(number), scene, start);
+        }
+        let Some(frame) = question.wanted.take().or_else(|| self.cameras[camera].input.latest.newest())
+        else {
+            let reason = format!("camera \"{}\" has none", self.cameras[camera].input.name);
+            return self.end(index, Err(AskError::NoFrame { reason }));
+        };
+        question.from_sequence = Some(frame.sequence);
+        if let Err(error) = frame.rgb_into(&mut self.rgb) {
+            self.progress.update(|report| report.cameras[camera].damaged += 1);
+            let reason = format!("frame {} is damaged: {error}", frame.sequence);
+            return self.end(index, Err(AskError::NoFrame { reason }));
+        }
+        let scene = scene_of(&self.cameras[camera].input.name, &frame);
+        self.begin_encoding(Target::Camera(camera), scene, start);
+    }
+
+    /// Puts a question to the picture it brought.
+    pub(super) fn give_picture(&mut self, number: u64, mut scene: Scene) {
+        if let Some(index) = self.questions.iter().position(|question| question.number == number) {
+            self.put(index, &scene);
+        }
+        self.model.release(&mut scene.sequence);
+    }
+
+    /// Tells those who waited for a picture that the cache has no room for it.
+    pub(super) fn fail_encoding(&mut self, target: Target, error: PassError) {
+        if let Target::Camera(camera) = target {
+            self.fail_caption(camera, error);
+        }
+        for index in (0..self.questions.len()).rev() {
+            let question = &self.questions[index];
+            let waited = match target {
+                Target::Camera(camera) => question.job.is_none() && question.camera == camera,
+                Target::Question(number) => question.number == number,
+            };
+            if waited {
+                self.end(index, Err(ask_error(error)));
+            }
+        }
+    }
+
+    /// Does one unit of a question.
+    pub(super) fn step_question(&mut self, index: usize) {
+        let question = &mut self.questions[index];
+        let Some(job) = &mut question.job else { return };
+        match job.step(&mut self.model, &mut self.question_pass) {
+            Ok(step) => {
+                // One place stays free for the final piece; text waits for the next one.
+                if question.ask.reply.capacity() > 1
+                    && let Some(text) = job.take_piece()
+                {
+                    let piece = AnswerPiece::Text { index: question.pieces, text };
+                    question.pieces += 1;
+                    // A place was free, so this fails only if the caller left: seen next round.
+                    let _ = question.ask.reply.try_send(piece);
+                }
+                if let Step::Finished { truncated } = step {
+                    let answer = self.answer(index, truncated);
+                    self.end(index, answer);
+                }
+            }
+            Err(error) => self.end(index, Err(ask_error(error))),
+        }
+    }
+
+    fn answer(&self, index: usize, truncated: bool) -> Result<Answer, AskError> {
+        let Some(job) = &self.questions[index].job else {
+            return Err(AskError::Internal { reason: "the answer was lost".into() });
+        };
+        Ok(Answer {
+            text: job.text().to_owned(),
+            frame: job.stamp.clone(),
+            age_ms: millis(job.captured.elapsed()),
+            prompt_id: "question".into(),
+            model_id: self.options.model_id.clone(),
+            tokens: job.tokens,
+            timings: job.timings,
+            truncated,
+        })
+    }
+
+    /// Ends questions whose caller left or whose time is up.
+    pub(super) fn drop_dead_questions(&mut self) {
+        let now = Instant::now();
+        for index in (0..self.questions.len()).rev() {
+            let question = &self.questions[index];
+            if question.ask.reply.is_closed() {
+                self.end(index, Err(AskError::Cancelled { reason: "the caller left".into() }));
+            } else if now >= question.deadline {
+                let deadline_ms = question.deadline_ms;
+                self.end(index, Err(AskError::Deadline { deadline_ms }));
+            }
+        }
+    }
+
+    /// Refuses everything that is open or still arrives.
+    pub(super) fn cancel_questions(&mut self) {
+        let stopping = || AskError::Cancelled { reason: "the daemon is stopping".into() };
+        for index in (0..self.questions.len()).rev() {
+            self.end(index, Err(stopping()));
+        }
+        self.asks.close();
+        while let Ok(ask) = self.asks.try_recv() {
+            self.refuse(&ask, stopping());
+        }
+    }
+
+    /// The one end of an admitted question.
+    fn end(&mut self, index: usize, result: Result<Answer, AskError>) {
+        let question = self.questions.remove(index);
+        if let Some(job) = question.job {
+            self.close(job);
+        }
+        if let Some(encoding) = &self.encoding
+            && encoding.target == Target::Question(question.number)
+            && let Some(encoding) = self.encoding.take()
+        {
+            self.model.release(&mut encoding.into_scene().sequence);
+        }
+        let waiting = self.questions.len() as u32;
+        let is_answered = result.is_ok();
+        let last = result.map_or_else(AnswerPiece::Error, AnswerPiece::Final);
+        // One place was kept free, so this fails only if the caller left.
+        let _ = question.ask.reply.try_send(last);
+        self.progress.update(|report| {
+            report.engine.questions_waiting = waiting;
+            report.engine.questions_answered += u64::from(is_answered);
+            report.engine.questions_failed += u64::from(!is_answered);
+        });
+    }
+
+    fn refuse(&self, ask: &Ask, error: AskError) {
+        // A fresh channel has room; a closed one has nobody to tell.
+        let _ = ask.reply.try_send(AnswerPiece::Error(error));
+        self.progress.update(|report| report.engine.questions_failed += 1);
+    }
+}
+
+/// What a caller is told when the cache or the context is full.
+fn ask_error(error: PassError) -> AskError {
+    match error {
+        PassError::OutOfPages(_) => AskError::Overloaded { retry_after_ms: 1000 },
+        PassError::ContextFull { wanted, context } => AskError::TooLong {
+            what: "positions of prompt and answer".into(),
+            got: wanted as u64,
+            limit: context as u64,
+        },
+    }
+}
+
+/// Nanoseconds since the Unix epoch of a moment of this process's clock.
+fn since_epoch(moment: Instant) -> u64 {
+    let wall = SystemTime::now().checked_sub(moment.elapsed()).unwrap_or(UNIX_EPOCH);
+    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_nanos().try_into().unwrap_or(u64::MAX)
+}

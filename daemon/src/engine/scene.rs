@@ -1,0 +1,124 @@
+//! Pictures in the KV cache: one being encoded, one kept per camera.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kernels::Device;
+use messages::{FrameStamp, Timings};
+
+use super::job::UNIT;
+use super::progress::millis;
+use crate::camera::Frame;
+use crate::model::kv_cache::Sequence;
+use crate::model::language::Pass;
+use crate::model::{Input, MobileVlm, PassError};
+
+/// A picture whose positions are in the cache, behind the system prompt.
+pub(super) struct Scene {
+    /// The frame.
+    pub(super) stamp: FrameStamp,
+    /// When it was captured.
+    pub(super) captured: Instant,
+    /// The frame itself; a picture brought along has none.
+    pub(super) frame: Option<Arc<Frame>>,
+    /// What it took.
+    pub(super) timings: Timings,
+    /// System prompt and picture.
+    pub(super) sequence: Sequence,
+    /// Whether a caption was begun for it.
+    pub(super) is_captioned: bool,
+}
+
+/// Who a picture is encoded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A camera, by index.
+    Camera(usize),
+    /// A question that brought a picture, by its number.
+    Question(u64),
+}
+
+/// A picture on its way into the cache.
+pub(super) struct Encoding {
+    /// Who it is for.
+    pub(super) target: Target,
+    scene: Scene,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// This block of the tower is next.
+    Block(usize),
+    /// Visual tokens from `done` are next.
+    Visual { done: usize },
+    /// `layer` is next for visual tokens up to `end`.
+    Layer { end: usize, layer: usize },
+}
+
+impl Encoding {
+    /// Begins with `pixels`; `scene` holds the system prompt.
+    pub(super) fn begin<D: Device>(
+        model: &mut MobileVlm<D>,
+        target: Target,
+        mut scene: Scene,
+        pixels: &[f32],
+    ) -> Self {
+        let start = Instant::now();
+        model.begin_image(pixels);
+        scene.timings.encode_ms += millis(start.elapsed());
+        Self { target, scene, stage: Stage::Block(0) }
+    }
+
+    /// Does one unit of work. Returns whether the picture is in the cache.
+    pub(super) fn step<D: Device>(
+        &mut self,
+        model: &mut MobileVlm<D>,
+        pass: &mut Pass<D>,
+    ) -> Result<bool, PassError> {
+        let start = Instant::now();
+        let is_vision = matches!(self.stage, Stage::Block(_));
+        let mut done = false;
+        while !done && start.elapsed() < UNIT && is_vision == matches!(self.stage, Stage::Block(_)) {
+            done = self.advance(model, pass)?;
+        }
+        let timings = &mut self.scene.timings;
+        let spent = if is_vision { &mut timings.encode_ms } else { &mut timings.prefill_ms };
+        *spent += millis(start.elapsed());
+        Ok(done)
+    }
+
+    fn advance<D: Device>(
+        &mut self,
+        model: &mut MobileVlm<D>,
+        pass: &mut Pass<D>,
+    ) -> Result<bool, PassError> {
+        match self.stage {
+            Stage::Block(index) if index < model.vision_blocks() => {
+                model.image_block(index);
+                self.stage = Stage::Block(index + 1);
+            }
+            Stage::Block(_) => {
+                model.finish_image();
+                self.stage = Stage::Visual { done: 0 };
+            }
+            Stage::Visual { done } if done < model.visual_tokens() => {
+                let end = model.visual_tokens().min(done + MobileVlm::<D>::MAX_ROWS);
+                model.begin_pass(pass, &mut self.scene.sequence, Input::Visual(done..end))?;
+                self.stage = Stage::Layer { end, layer: 0 };
+            }
+            Stage::Visual { .. } => return Ok(true),
+            Stage::Layer { end, layer } if layer < model.layers() => {
+                model.pass_layer(pass, &self.scene.sequence, layer);
+                self.stage = Stage::Layer { end, layer: layer + 1 };
+            }
+            Stage::Layer { end, .. } => self.stage = Stage::Visual { done: end },
+        }
+        Ok(false)
+    }
+
+    /// The finished picture, or one to be released.
+    pub(super) fn into_scene(self) -> Scene {
+        self.scene
+    }
+}
