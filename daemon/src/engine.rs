@@ -24,7 +24,7 @@ use crate::config::{CaptionConfig, QuestionConfig};
 use crate::model::kv_cache::Sequence;
 use crate::model::language::Pass;
 use crate::model::preprocess::Preprocessor;
-use crate::model::prompt::{Part, Prompt};
+use crate::model::prompt::{Part, Prompt, Turn};
 use crate::model::sampler::Sampler;
 use crate::model::speech::Speech;
 use crate::model::tokenizer::Tokenizer;
@@ -243,7 +243,7 @@ impl<D: Device> Engine<D> {
     /// Computes the system prompt's positions and answers once on a grey picture, so that the
     /// first real frame finds everything in place.
     fn warm_up(&mut self) -> Result<(), EngineError> {
-        let prompt = Prompt::one_turn(&self.tokenizer, &self.options.caption.prompt, true);
+        let prompt = Prompt::new(&self.tokenizer, &[Turn::ask(&self.options.caption.prompt)], true);
         let (system, tail) = split(prompt);
         self.model.forward(&mut self.encode_pass, &mut self.system, Input::Tokens(&system))?;
         let side = 64;

@@ -15,7 +15,7 @@ use super::scheduler::{self, CameraView};
 use crate::camera::{Frame, Latest};
 use crate::model::PassError;
 use crate::model::kv_cache::Sequence;
-use crate::model::prompt::Prompt;
+use crate::model::prompt::{Prompt, Turn};
 
 /// A source of frames as the engine sees it.
 #[derive(Clone, Debug)]
@@ -123,7 +123,7 @@ impl<D: Device> Engine<D> {
             let Some(mut scene) = camera.scene.take() else { continue };
             scene.is_captioned = true;
             let config = &self.options.caption;
-            let prompt = Prompt::one_turn(&self.tokenizer, &config.prompt, true);
+            let prompt = Prompt::new(&self.tokenizer, &[Turn::ask(&config.prompt)], true);
             let plan = self.plan(&scene, prompt, config.max_tokens);
             let camera = &mut self.cameras[index];
             camera.scene = Some(scene);

@@ -17,7 +17,7 @@ use crate::camera::Frame;
 use crate::model::PassError;
 use crate::model::kv_cache::Sequence;
 use crate::model::preprocess::decode_picture;
-use crate::model::prompt::Prompt;
+use crate::model::prompt::{Prompt, Turn};
 use crate::model::sampler::Sampler;
 use crate::model::speech::Speech;
 
@@ -151,7 +151,7 @@ impl<D: Device> Engine<D> {
         let now = Instant::now();
         let started = *question.started.get_or_insert(now);
         let asked = &question.ask.question;
-        let prompt = Prompt::one_turn(&self.tokenizer, &asked.text, true);
+        let prompt = Prompt::new(&self.tokenizer, &[Turn::ask(&asked.text)], true);
         let speech = Speech::new(&self.tokenizer, &asked.stop);
         let sampler = Sampler::new(asked.sampling);
         let max_tokens = match asked.max_tokens {

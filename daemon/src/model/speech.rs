@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::prompt::END;
 use super::sampler::StopText;
 use super::tokenizer::{TextDecoder, Tokenizer};
 
-/// The text of one answer. Its pieces join to exactly [`Speech::text`], which has no white space
-/// at either end.
+/// The text of one answer, without white space at either end.
 pub struct Speech {
     decoder: TextDecoder,
     stop: StopText,
@@ -25,12 +25,11 @@ pub enum Heard {
 }
 
 impl Speech {
-    /// An empty text that ends at the end token, at `</s>` or at any of `stop`.
+    /// An empty text that ends at the end token, at [`END`] or at any of `stop`.
     pub fn new(tokenizer: &Arc<Tokenizer>, stop: &[String]) -> Self {
-        let strings = stop.iter().map(String::as_str).chain(["</s>"]).filter(|stop| !stop.is_empty());
         Self {
             decoder: tokenizer.decoder(),
-            stop: StopText::new(strings),
+            stop: StopText::new(stop.iter().cloned().chain([END.to_owned()])),
             eos: tokenizer.eos(),
             text: String::new(),
             taken: 0,
@@ -43,18 +42,14 @@ impl Speech {
             self.finish();
             return Heard::End;
         }
-        let new = self.decoder.push(id);
-        if self.say(&new) { Heard::End } else { Heard::More }
+        self.text.push_str(self.stop.push(self.decoder.push(id)));
+        if self.stop.stopped() { Heard::End } else { Heard::More }
     }
 
     /// Ends the text where it is.
     pub fn finish(&mut self) {
-        let rest = self.decoder.finish();
-        if !self.say(&rest) {
-            let held = self.stop.finish();
-            self.append(&held);
-        }
-        self.text.truncate(self.text.trim_end().len());
+        self.text.push_str(self.stop.push(self.decoder.finish()));
+        self.text.push_str(self.stop.finish());
     }
 
     /// The text so far.
@@ -62,29 +57,14 @@ impl Speech {
         &self.text
     }
 
-    /// Text that was not taken yet. White space at the end waits for what follows it.
+    /// Text that was not taken yet. All pieces join to [`Speech::text`].
     pub fn take_piece(&mut self) -> Option<String> {
-        let end = self.text.trim_end().len();
-        if end <= self.taken {
+        let piece = &self.text[self.taken..];
+        if piece.is_empty() {
             return None;
         }
-        let piece = self.text[self.taken..end].to_owned();
-        self.taken = end;
+        let piece = piece.to_owned();
+        self.taken = self.text.len();
         Some(piece)
-    }
-
-    /// Adds text that may hold a stop string. Returns whether it did.
-    fn say(&mut self, new: &str) -> bool {
-        let (released, is_stopped) = self.stop.push(new);
-        self.append(&released);
-        if is_stopped {
-            self.text.truncate(self.text.trim_end().len());
-        }
-        is_stopped
-    }
-
-    fn append(&mut self, new: &str) {
-        let new = if self.text.is_empty() { new.trim_start() } else { new };
-        self.text.push_str(new);
     }
 }
