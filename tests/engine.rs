@@ -215,7 +215,8 @@ impl Rig {
         let files = files(MODELS[0]);
         let (wake, config) = (Wake::default(), Config::default());
         let latest = Arc::new(Latest::new(wake.clone()));
-        let camera = |name: &str, latest| CameraInput { name: name.into(), latest, max_age: Duration::from_secs(60) };
+        let camera =
+            |name: &str, latest| CameraInput { name: name.into(), latest, max_age: Duration::from_secs(60) };
         let empty = Arc::new(Latest::new(wake.clone()));
         let parts = EngineParts {
             model: load(&files, cpu(1), DEFAULT),
@@ -246,6 +247,7 @@ impl Rig {
             height: 48,
             stride: 64 * 3,
             format: PixelFormat::Rgb24,
+            color: Default::default(),
             bytes,
         });
         sequence
@@ -361,7 +363,8 @@ fn bad_questions_get_typed_errors() {
     let mut rig = Rig::new();
     rig.show(1);
     rig.caption();
-    let picture = |bytes: &[u8]| Question { frame: FrameChoice::Picture(bytes.to_vec()), ..question("What?") };
+    let picture =
+        |bytes: &[u8]| Question { frame: FrameChoice::Picture(bytes.to_vec()), ..question("What?") };
     let unknown = collect(rig.ask("rear", question("What?")));
     assert!(matches!(unknown, Err(AskError::UnknownCamera { known, .. }) if known == ["front", "dark"]));
     let checks: [(&str, Question, fn(&AskError) -> bool); 6] = [

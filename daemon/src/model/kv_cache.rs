@@ -264,7 +264,7 @@ mod tests {
         write(&mut cache, &mut a, 4.0);
         write(&mut cache, &mut b, 8.0);
         // All scores are 0, so attention is the mean of the values.
-        let mut mean = |sequence: &Sequence| {
+        let mean = |sequence: &Sequence| {
             let mut out = device.tensor(1, 2).expect("a row");
             let spans = [kernels::Span { rows: 0..1, position: 1, pages: sequence.pages() }];
             device.attend(&row(1.0), cache.arena(), 0, &spans, 1, &mut out);
