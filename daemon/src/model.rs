@@ -169,6 +169,16 @@ impl<D: Device> MobileVlm<D> {
         self.vision.config().blocks
     }
 
+    /// Bytes of the matrices that encoding a picture reads.
+    pub fn vision_bytes(&self) -> usize {
+        self.vision.weight_bytes(&self.device) + self.projector.weight_bytes(&self.device)
+    }
+
+    /// Bytes of the matrices that a pass with logits reads.
+    pub fn language_bytes(&self) -> usize {
+        self.language.weight_bytes(&self.device)
+    }
+
     /// Layers of the language model.
     pub fn layers(&self) -> usize {
         self.language.config().layers

@@ -2,49 +2,145 @@
 
 use std::path::PathBuf;
 
+use kernels::cpu::IsaLevel;
+use kernels::{Cpu, CpuOptions, DType};
+
 use super::Failure;
 use crate::bench::dims::Dims;
+use crate::bench::report::Report;
+use crate::bench::stage::Stage;
 use crate::bench::synthetic::{FileType, Recipe};
-use crate::model::files::ProjectorKind;
-
-/// Seed of all made-up weights.
-const SEED: u64 = 1;
+use crate::bench::{self, Options, SEED};
+use crate::model::files::{LoadOptions, ModelFiles, ModelPaths, ProjectorKind};
 
 /// Measures this machine's limits and every stage against them.
+///
+/// Stages are encode (a picture), prefill (164 tokens) and decode (64 tokens after none), on made-up
+/// weights at real dimensions unless --model is given. Fails if a stage is faster than the machine's
+/// measured limit, which means that the limit was measured wrong.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Dimensions of the made-up model: tiny, 1.7b, 3b or 7b.
-    #[arg(long, value_name = "SIZE", default_value = "1.7b")]
+    /// GGUF file or Hugging Face directory to measure instead of made-up weights
+    #[arg(long, value_name = "PATH", conflicts_with = "dims")]
+    model: Option<PathBuf>,
+    /// GGUF vision part
+    #[arg(long, value_name = "FILE", requires = "model")]
+    mmproj: Option<PathBuf>,
+    /// Vision tower of a Hugging Face directory that has none inside
+    #[arg(long, value_name = "FOLDER", requires = "model")]
+    vision_tower: Option<PathBuf>,
+    /// Type that float weights of the language model are quantized to
+    #[arg(long, value_name = "TYPE", default_value_t = DType::Q4K, requires = "model")]
+    dtype: DType,
+    /// Type that float weights of the vision tower are quantized to, or f32, f16, bf16
+    #[arg(long, value_name = "TYPE", default_value_t = DType::Q8_0)]
+    vision_dtype: DType,
+    /// Dimensions of the made-up model: tiny, 1.7b, 3b or 7b
+    #[arg(long, value_name = "SIZE", default_value_t = Dims::B1_7)]
     dims: Dims,
-    /// Write the made-up model as a pair of GGUF files and measure nothing.
-    #[arg(long, value_name = "FOLDER", requires = "file_type")]
+    /// Stages to measure, such as encode_v2,decode_q4_0; of a model also encode, prefill, decode
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    stages: Vec<String>,
+    /// Timed rounds of each stage, of which the median counts
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+    /// Worker threads; 0 takes one for each physical core
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
+    threads: u16,
+    /// Instruction set to use instead of the best there is
+    #[arg(long, value_name = "NAME")]
+    isa: Option<IsaLevel>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Write the made-up model as a pair of GGUF files and measure nothing
+    #[arg(long, value_name = "FOLDER", requires = "file_type", conflicts_with_all = ["model", "json", "stages"])]
     write: Option<PathBuf>,
-    /// Types of the written language model, such as q4_0, q4_k_m or q8_0.
+    /// Types of the written language model, such as q4_0, q4_k_m or q8_0
     #[arg(long = "type", value_name = "TYPE", requires = "write")]
     file_type: Option<FileType>,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    match (&args.write, args.file_type) {
-        (Some(folder), Some(file_type)) => {
-            let recipe = Recipe {
-                vision: args.dims.vision(),
-                language: args.dims.language(),
-                projector: ProjectorKind::LdpV2,
-                file_type,
-                seed: SEED,
-            };
-            for path in recipe.write(folder)? {
-                println!("{}", path.display());
-            }
-            Ok(())
+    if let (Some(folder), Some(file_type)) = (&args.write, args.file_type) {
+        let recipe = Recipe {
+            vision: args.dims.vision(),
+            language: args.dims.language(),
+            projector: ProjectorKind::LdpV2,
+            file_type,
+            seed: SEED,
+        };
+        for path in recipe.write(folder)? {
+            println!("{}", path.display());
         }
-        _ => {
-            let mut prober = crate::bench::probe::Prober::new(2)?;
-            prober.measure();
-            println!("{:?}", prober.limits());
-            Ok(())
+        return Ok(());
+    }
+    let report = measure(args)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(report.check()?)
+}
+
+fn measure(args: &Args) -> Result<Report, Failure> {
+    if let Some(isa) = args.isa
+        && !Cpu::available().contains(&isa)
+    {
+        return Err(Failure::new(format!("--isa {isa}: this processor does not have it")));
+    }
+    let cpu = CpuOptions { threads: args.threads.into(), isa_cap: args.isa };
+    let device = || Cpu::new(cpu);
+    let options = Options {
+        rounds: args.rounds.into(),
+        load: LoadOptions { dtype: Some(args.dtype), vision_dtype: args.vision_dtype, exact: false },
+        threads: device().threads(),
+    };
+    let Some(model) = &args.model else {
+        let stages = stages(&args.stages)?;
+        return Ok(bench::synthetic(args.dims, &stages, device, &options)?);
+    };
+    let files = ModelFiles::open(&ModelPaths {
+        model: model.clone(),
+        mmproj: args.mmproj.clone(),
+        vision_tower: args.vision_tower.clone(),
+    })?;
+    Ok(bench::model(&files, &args.stages, device(), &options)?)
+}
+
+/// Stages of a made-up model: those named, or the default ones.
+fn stages(names: &[String]) -> Result<Vec<Stage>, Failure> {
+    if names.is_empty() {
+        return Ok(Stage::DEFAULT.to_vec());
+    }
+    names.iter().map(|name| name.parse().map_err(Failure::new)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        for (text, accepted) in [
+            ("bench", true),
+            ("bench --json --stages encode_v2,decode_q4_0 --rounds 3 --threads 2 --isa avx2", true),
+            ("bench --model m.gguf --mmproj f.gguf --dtype q8_0 --stages decode", true),
+            ("bench --write out --type q4_k_m --dims tiny", true),
+            ("bench --write out", false),
+            ("bench --type q4_0", false),
+            ("bench --mmproj f.gguf", false),
+            ("bench --model m.gguf --dims tiny", false),
+            ("bench --rounds 0", false),
+            ("bench --isa mmx", false),
+            ("bench --dims 2b", false),
+        ] {
+            let words = ["mobilevlmd"].into_iter().chain(text.split(' '));
+            assert_eq!(Cli::try_parse_from(words).is_ok(), accepted, "{text}");
         }
     }
 }

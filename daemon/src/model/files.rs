@@ -1,6 +1,7 @@
 //! What is on disk: opened, mapped and checked before any weight is loaded.
 
 pub mod error;
+pub mod held;
 pub mod limits;
 pub mod stored;
 

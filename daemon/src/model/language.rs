@@ -152,6 +152,15 @@ impl<D: Device> Language<D> {
         &self.config
     }
 
+    /// Bytes of the matrices that a pass with logits reads: all layers and the head.
+    pub fn weight_bytes(&self, device: &D) -> usize {
+        let of_layer = |layer: &LanguageLayer<D>| -> usize {
+            let LanguageLayer { q, k, v, out, gate, up, down, .. } = layer;
+            [q, k, v, out, gate, up, down].map(|matrix| device.matrix_bytes(matrix)).iter().sum()
+        };
+        self.weights.layers.iter().map(of_layer).sum::<usize>() + device.matrix_bytes(&self.weights.head)
+    }
+
     /// A pass with room for [`Self::MAX_ROWS`].
     pub fn pass(&self, device: &D) -> Result<Pass<D>, DeviceError> {
         let rows = Self::MAX_ROWS;

@@ -93,6 +93,23 @@ impl<D: Device> Projector<D> {
         self.grid.len() / 4
     }
 
+    /// Bytes of the matrices that a picture reads.
+    pub fn weight_bytes(&self, device: &D) -> usize {
+        let ProjectorWeights { mlp1, mlp2, downsample } = &self.weights;
+        let of_block = |block: &BottleneckBlock<D>| -> usize {
+            let BottleneckBlock { squeeze, excite, pointwise, .. } = block;
+            [&squeeze.weight, &excite.weight, pointwise]
+                .map(|matrix| device.matrix_bytes(matrix))
+                .iter()
+                .sum()
+        };
+        let blocks = match downsample {
+            Downsample::Ldp(blocks) => blocks.iter().map(of_block).sum(),
+            Downsample::LdpV2 { .. } => 0,
+        };
+        blocks + device.matrix_bytes(&mlp1.weight) + device.matrix_bytes(&mlp2.weight)
+    }
+
     /// What [`Projector::project`] made last.
     pub fn visual_tokens(&self) -> &D::Tensor {
         &self.tokens

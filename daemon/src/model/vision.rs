@@ -127,6 +127,15 @@ impl<D: Device> Vision<D> {
         &self.config
     }
 
+    /// Bytes of the matrices that a picture reads.
+    pub fn weight_bytes(&self, device: &D) -> usize {
+        let of_block = |block: &VisionBlock<D>| -> usize {
+            let VisionBlock { q, k, v, out, fc1, fc2, .. } = block;
+            [q, k, v, out, fc1, fc2].map(|linear| device.matrix_bytes(&linear.weight)).iter().sum()
+        };
+        self.weights.blocks.iter().map(of_block).sum::<usize>() + device.matrix_bytes(&self.weights.patch)
+    }
+
     /// Patch embedding, class vector, positions and the first norm. `pixels` is
     /// `(3, image, image)`, normalized.
     pub fn embed(&mut self, device: &D, pixels: &[f32]) {

@@ -145,7 +145,36 @@ impl Form {
 
 #[cfg(test)]
 mod tests {
+    use kernels::quant::dequantize_row;
+
     use super::*;
+
+    #[test]
+    fn numbers_have_the_wanted_mean_and_spread() {
+        const LEN: usize = 1 << 16;
+        for dtype in DType::ALL {
+            let mut bytes = vec![0; LEN / dtype.block_len() * dtype.block_bytes()];
+            fill(&mut bytes, dtype, 3, 0.0, 0.02);
+            let mut numbers = vec![0.0; LEN];
+            dequantize_row(dtype, &bytes, &mut numbers).expect("whole blocks");
+            let mean = numbers.iter().sum::<f32>() / LEN as f32;
+            let square = numbers.iter().map(|x| x * x).sum::<f32>() / LEN as f32;
+            assert!(mean.abs() < 0.003, "{dtype}: mean {mean}");
+            assert!((square.sqrt() / 0.02 - 1.0).abs() < 0.03, "{dtype}: spread {}", square.sqrt());
+        }
+    }
+
+    #[test]
+    fn floats_have_the_wanted_mean() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let mut bytes = vec![0; 4096 * dtype.block_bytes()];
+            fill(&mut bytes, dtype, 3, 1.0, 0.1);
+            let mut numbers = vec![0.0; 4096];
+            dequantize_row(dtype, &bytes, &mut numbers).expect("whole blocks");
+            let mean = numbers.iter().sum::<f32>() / 4096.0;
+            assert!((mean - 1.0).abs() < 0.01, "{dtype}: mean {mean}");
+        }
+    }
 
     #[test]
     fn equal_seeds_give_equal_bytes() {

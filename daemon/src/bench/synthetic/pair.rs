@@ -7,16 +7,14 @@ use std::sync::Arc;
 
 use kernels::DType;
 
-use crate::model::files::{Description, ModelError, ModelFiles, ProjectorKind, TensorStore, TokenizerSource};
+use crate::model::files::{
+    CLIP_MEAN, CLIP_STD, Description, ModelError, ModelFiles, ProjectorKind, TensorStore, TokenizerSource,
+};
 use crate::model::gguf_writer::{Value, WriteError, write_gguf};
 use crate::model::language::LanguageConfig;
 use crate::model::vision::VisionConfig;
 
 use super::{FileType, Synthetic, vocabulary};
-
-/// Mean and deviation of CLIP's pictures, RGB.
-const IMAGE_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const IMAGE_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// Width of CLIP's joint space, which nothing here uses but readers ask for.
 const PROJECTION: u32 = 768;
@@ -64,8 +62,8 @@ impl Recipe {
             vision: self.vision.clone(),
             language: self.language.clone(),
             projector: self.projector,
-            image_mean: IMAGE_MEAN,
-            image_std: IMAGE_STD,
+            image_mean: CLIP_MEAN,
+            image_std: CLIP_STD,
             tokenizer: TokenizerSource::Vocabulary(vocabulary(self.language.vocabulary)),
             tokenizer_legacy: true,
         };
@@ -143,8 +141,8 @@ impl Recipe {
             ("clip.vision.attention.head_count", Value::U32(config.heads as u32)),
             ("clip.vision.attention.layer_norm_epsilon", Value::F32(config.eps)),
             ("clip.vision.block_count", Value::U32(config.blocks as u32)),
-            ("clip.vision.image_mean", Value::F32s(&IMAGE_MEAN)),
-            ("clip.vision.image_std", Value::F32s(&IMAGE_STD)),
+            ("clip.vision.image_mean", Value::F32s(&CLIP_MEAN)),
+            ("clip.vision.image_std", Value::F32s(&CLIP_STD)),
             ("clip.use_gelu", Value::Bool(false)),
         ];
         write_whole(path, &metadata, &self.mmproj())

@@ -1,0 +1,266 @@
+//! A model under measurement: its stages, timed in rounds.
+
+use std::time::{Duration, Instant};
+
+use kernels::{Arithmetic, Device, KvDtype};
+
+use crate::model::files::{LoadOptions, ModelFiles, ProjectorKind};
+use crate::model::kv_cache::Sequence;
+use crate::model::language::{LanguageConfig, Pass};
+use crate::model::vision::VisionConfig;
+use crate::model::{Input, KvOptions, MobileVlm};
+
+use super::BenchError;
+use super::dims::{
+    attention_macs, head_macs, kv_bytes, layer_macs, projector_macs, projector_parameters, vision_macs,
+};
+use super::probe::Prober;
+use super::report::{Limit, ProjectorShare, Report, Timing};
+use super::stage::{Work, language_arithmetic, vision_arithmetic};
+
+/// Positions of the KV cache: the longest stage and some to spare.
+const CONTEXT: usize = 256;
+
+/// Weights below this may stay in a cache from token to token, so that the memory is no limit.
+const LARGEST_CACHE: u64 = 256 << 20;
+
+/// Bytes of a cached number.
+const F16_BYTES: usize = 2;
+
+/// What a stage asks of the machine.
+struct Demand {
+    tokens: usize,
+    macs: u64,
+    bytes: u64,
+    limit: Limit,
+}
+
+/// A loaded model.
+pub(super) struct Bench<D: Device> {
+    model: MobileVlm<D>,
+    pass: Pass<D>,
+    sequence: Sequence,
+    pixels: Vec<f32>,
+    vision: VisionConfig,
+    language: LanguageConfig,
+    projector: ProjectorKind,
+    vision_limit: Limit,
+    language_limit: Limit,
+    longest_unit: Duration,
+    projector_time: Duration,
+}
+
+impl<D: Device> Bench<D> {
+    /// Loads a model and makes room for its stages.
+    pub(super) fn load(files: &ModelFiles, device: D, load: &LoadOptions) -> Result<Self, BenchError> {
+        let kv = KvOptions::with_budget(&files.language, CONTEXT, 0, KvDtype::F16);
+        let model = MobileVlm::load(files, device, load, kv)?;
+        let pass = model.pass()?;
+        Ok(Self {
+            pass,
+            sequence: Sequence::default(),
+            pixels: pixels(files.vision.image),
+            vision: files.vision.clone(),
+            language: files.language.clone(),
+            projector: files.projector,
+            vision_limit: limit_of(vision_arithmetic(files, load)),
+            language_limit: limit_of(language_arithmetic(files, load)),
+            longest_unit: Duration::ZERO,
+            projector_time: Duration::ZERO,
+            model,
+        })
+    }
+
+    /// Times a stage and adds it to `report`. Probes are taken before it and after.
+    pub(super) fn measure(
+        &mut self,
+        work: Work,
+        name: &str,
+        rounds: usize,
+        prober: &mut Prober,
+        report: &mut Report,
+    ) -> Result<(), BenchError> {
+        if !self.round(work)? {
+            return Err(BenchError::NotFinite { stage: name.into() });
+        }
+        self.longest_unit = Duration::ZERO;
+        prober.measure();
+        let mut times = Vec::with_capacity(rounds);
+        let mut projector_times = Vec::with_capacity(rounds);
+        for _ in 0..rounds.max(1) {
+            let start = Instant::now();
+            self.round(work)?;
+            times.push(start.elapsed());
+            projector_times.push(self.projector_time);
+        }
+        prober.measure();
+        let time = median(&mut times);
+        let Demand { tokens, macs, bytes, limit } = self.demand(work);
+        report.add(name, Timing { time, tokens, macs, bytes, limit, longest_unit: self.longest_unit });
+        if work == Work::Encode {
+            report.projector(ProjectorShare {
+                parameters: projector_parameters(self.projector, &self.vision, self.language.hidden),
+                share: median(&mut projector_times).as_secs_f64() / time.as_secs_f64(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Does the work once; tells whether what came out is finite.
+    fn round(&mut self, work: Work) -> Result<bool, BenchError> {
+        match work {
+            Work::Encode => Ok(self.encode()),
+            Work::Prefill => {
+                let finite = self.tokens(0, Work::PREFILL_TOKENS)?;
+                self.model.release(&mut self.sequence);
+                Ok(finite)
+            }
+            Work::Decode => {
+                let mut finite = true;
+                for position in 0..Work::DECODE_TOKENS {
+                    finite &= self.tokens(position, 1)?;
+                }
+                self.model.release(&mut self.sequence);
+                Ok(finite)
+            }
+        }
+    }
+
+    fn encode(&mut self) -> bool {
+        let mut clock = UnitClock::start();
+        self.model.begin_image(&self.pixels);
+        clock.unit();
+        for index in 0..self.model.vision_blocks() {
+            self.model.image_block(index);
+            clock.unit();
+        }
+        let encoded = self.model.finish_image();
+        self.projector_time = clock.unit();
+        self.longest_unit = self.longest_unit.max(clock.longest);
+        encoded.tokens().iter().all(|value| value.is_finite())
+    }
+
+    /// Appends `count` tokens and takes the logits of the last.
+    fn tokens(&mut self, position: usize, count: usize) -> Result<bool, BenchError> {
+        // Ids far apart, so that no row of the embedding is in a cache already.
+        let id = |place: usize| (place * 7919 % self.language.vocabulary) as u32;
+        let ids: Vec<u32> = (position..position + count).map(id).collect();
+        let mut clock = UnitClock::start();
+        self.model.begin_pass(&mut self.pass, &mut self.sequence, Input::Tokens(&ids))?;
+        for index in 0..self.model.layers() {
+            self.model.pass_layer(&mut self.pass, &self.sequence, index);
+            if count > 1 {
+                clock.unit(); // A decoded token is one unit.
+            }
+        }
+        let finite = self.model.logits(&self.pass).iter().all(|value| value.is_finite());
+        clock.unit();
+        self.longest_unit = self.longest_unit.max(clock.longest);
+        Ok(finite)
+    }
+
+    fn demand(&self, work: Work) -> Demand {
+        let (vision, language) = (&self.vision, &self.language);
+        match work {
+            Work::Encode => Demand {
+                tokens: self.model.visual_tokens(),
+                macs: vision_macs(vision) + projector_macs(self.projector, vision, language.hidden),
+                bytes: self.model.vision_bytes() as u64,
+                limit: self.vision_limit,
+            },
+            Work::Prefill => Demand {
+                tokens: Work::PREFILL_TOKENS,
+                macs: Work::PREFILL_TOKENS as u64 * layer_macs(language)
+                    + attention_macs(language, positions_seen(Work::PREFILL_TOKENS))
+                    + head_macs(language),
+                bytes: self.model.language_bytes() as u64,
+                limit: self.language_limit,
+            },
+            Work::Decode => {
+                let (tokens, seen) = (Work::DECODE_TOKENS as u64, positions_seen(Work::DECODE_TOKENS));
+                let weights = self.model.language_bytes() as u64;
+                Demand {
+                    tokens: Work::DECODE_TOKENS,
+                    macs: tokens * (layer_macs(language) + head_macs(language))
+                        + attention_macs(language, seen),
+                    bytes: tokens * weights + kv_bytes(language, F16_BYTES) * seen as u64,
+                    limit: if weights < LARGEST_CACHE { self.language_limit } else { Limit::Read },
+                }
+            }
+        }
+    }
+}
+
+/// Positions that `tokens` tokens from position 0 see, summed up.
+fn positions_seen(tokens: usize) -> usize {
+    tokens * (tokens + 1) / 2
+}
+
+/// Times one unit after the other.
+struct UnitClock {
+    last: Instant,
+    longest: Duration,
+}
+
+impl UnitClock {
+    fn start() -> Self {
+        Self { last: Instant::now(), longest: Duration::ZERO }
+    }
+
+    /// Ends a unit; returns how long it took.
+    fn unit(&mut self) -> Duration {
+        let now = Instant::now();
+        let spent = now - self.last;
+        self.last = now;
+        self.longest = self.longest.max(spent);
+        spent
+    }
+}
+
+fn limit_of(arithmetic: Arithmetic) -> Limit {
+    match arithmetic {
+        Arithmetic::Int8 => Limit::Int8,
+        Arithmetic::F32 => Limit::F32,
+    }
+}
+
+/// A picture `(3, side, side)` as the tower expects it, smooth with some texture.
+fn pixels(side: usize) -> Vec<f32> {
+    let pixel = |index: usize| {
+        let (x, y) = ((index % side) as f32, (index / side % side) as f32);
+        let channel = (index / (side * side)) as f32;
+        (x * 0.05 + channel).sin() + 0.5 * (y * 0.31).cos()
+    };
+    (0..3 * side * side).map(pixel).collect()
+}
+
+/// The middle time, of an even number the mean of the two in the middle.
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    let half = times.len() / 2;
+    match times.len() % 2 {
+        _ if times.is_empty() => Duration::ZERO,
+        0 => (times[half - 1] + times[half]) / 2,
+        _ => times[half],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_ignores_the_outlier() {
+        let times = |millis: &[u64]| millis.iter().map(|&ms| Duration::from_millis(ms)).collect::<Vec<_>>();
+        assert_eq!(median(&mut times(&[900, 10, 12])), Duration::from_millis(12));
+        assert_eq!(median(&mut times(&[10, 20, 900, 30])), Duration::from_millis(25));
+        assert_eq!(median(&mut times(&[])), Duration::ZERO);
+    }
+
+    #[test]
+    fn pictures_are_normalized() {
+        let values = pixels(28);
+        assert_eq!(values.len(), 3 * 28 * 28);
+        assert!(values.iter().all(|value| value.abs() <= 1.5));
+    }
+}
