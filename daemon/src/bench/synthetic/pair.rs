@@ -47,11 +47,13 @@ impl Recipe {
         format!("synthetic-{}-{}", self.language.hidden, self.file_type)
     }
 
-    fn text(&self) -> Synthetic {
+    /// The tensors of the language model's file.
+    pub fn text(&self) -> Synthetic {
         Synthetic::text(&self.language, self.file_type, self.seed)
     }
 
-    fn mmproj(&self) -> Synthetic {
+    /// The tensors of the vision tower's and the projector's file.
+    pub fn mmproj(&self) -> Synthetic {
         Synthetic::mmproj(&self.vision, self.projector, self.language.hidden, DType::F16, self.seed)
     }
 

@@ -1,0 +1,146 @@
+//! The bench goes through the library, and its made-up models are ordinary files.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use candle_core::Device as CandleDevice;
+use candle_core::quantized::gguf_file::Content;
+use kernels::{Cpu, CpuOptions, DType, KvDtype};
+use mobilevlmd::bench::dims::Dims;
+use mobilevlmd::bench::stage::Stage;
+use mobilevlmd::bench::synthetic::{FileType, Recipe, Synthetic};
+use mobilevlmd::bench::{self, Options};
+use mobilevlmd::model::files::{
+    LoadOptions, ModelFiles, ModelPaths, ProjectorKind, TensorStore, TokenizerSource,
+};
+use mobilevlmd::model::kv_cache::Sequence;
+use mobilevlmd::model::{Input, KvOptions, MobileVlm};
+
+const LOAD: LoadOptions = LoadOptions { dtype: None, vision_dtype: DType::Q8_0, exact: false };
+
+fn recipe(projector: ProjectorKind, file_type: FileType) -> Recipe {
+    Recipe { vision: Dims::Tiny.vision(), language: Dims::Tiny.language(), projector, file_type, seed: 5 }
+}
+
+/// An empty folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    folder
+}
+
+/// What candle reads is what was made up.
+fn assert_same_tensors(path: &Path, store: &Synthetic) {
+    let mut file = File::open(path).expect("written");
+    let content = Content::read(&mut file).expect("a GGUF file");
+    assert_eq!(content.tensor_infos.len(), store.names().len(), "{}", path.display());
+    for planned in store.planned() {
+        let name = &planned.name;
+        let made = store.tensor(name).expect("planned");
+        let read = content.tensor(&mut file, name, &CandleDevice::Cpu).expect(name);
+        assert_eq!(read.shape().dims(), made.shape, "{name}");
+        assert_eq!(
+            format!("{:?}", read.dtype()).to_lowercase(),
+            made.dtype.name().replace("_k", "k"),
+            "{name}"
+        );
+        assert!(read.data().expect(name) == made.bytes, "{name} differs");
+    }
+}
+
+#[test]
+fn another_reader_finds_the_same_tensors_in_a_written_pair() {
+    for (index, file_type) in FileType::ALL.into_iter().enumerate() {
+        let projector = [ProjectorKind::Ldp, ProjectorKind::LdpV2][index % 2];
+        let recipe = recipe(projector, file_type);
+        let folder = folder(&format!("bench-candle-{file_type}"));
+        let [text, mmproj] = recipe.write(&folder).expect("written");
+        assert_same_tensors(&text, &recipe.text());
+        assert_same_tensors(&mmproj, &recipe.mmproj());
+        assert_eq!(fs::read_dir(&folder).expect("there").count(), 2, "nothing half-written is left");
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+}
+
+/// Visual tokens of a picture and logits after them and a short text.
+fn answer(files: &ModelFiles) -> (Vec<f32>, Vec<f32>) {
+    let kv = KvOptions::with_budget(&files.language, 256, 0, KvDtype::F16);
+    let mut model = MobileVlm::load(files, Cpu::default(), &LOAD, kv).expect("loaded");
+    let side = files.vision.image;
+    let pixels: Vec<f32> = (0..3 * side * side).map(|index| (index as f32 * 0.01).sin()).collect();
+    let visual = model.encode(&pixels).tokens();
+    let mut pass = model.pass().expect("room");
+    let mut sequence = Sequence::default();
+    let count = model.visual_tokens();
+    model.forward(&mut pass, &mut sequence, Input::Visual(0..count)).expect("fits");
+    model.forward(&mut pass, &mut sequence, Input::Tokens(&[1, 300, 400])).expect("fits");
+    (visual, model.logits(&pass).to_vec())
+}
+
+#[test]
+fn a_written_pair_is_the_model_in_memory() {
+    for (projector, file_type) in
+        [(ProjectorKind::LdpV2, FileType::Q4_K_M), (ProjectorKind::Ldp, FileType::Q8_0)]
+    {
+        let recipe = recipe(projector, file_type);
+        let folder = folder(&format!("bench-same-{file_type}"));
+        let [text, _] = recipe.write(&folder).expect("written");
+        let paths = ModelPaths { model: text, ..ModelPaths::default() };
+        let (written, made) = (ModelFiles::open(&paths).expect("opened"), recipe.files().expect("sound"));
+        assert_eq!(written.vision, made.vision);
+        assert_eq!(written.language, made.language);
+        assert_eq!(written.projector, made.projector);
+        assert_eq!((written.image_mean, written.image_std), (made.image_mean, made.image_std));
+        let vocabulary = |files: &ModelFiles| match &files.tokenizer {
+            TokenizerSource::Vocabulary(vocabulary) => vocabulary.clone(),
+            other => panic!("{other:?} is no vocabulary of a GGUF file"),
+        };
+        assert_eq!(vocabulary(&written), vocabulary(&made));
+        let (from_file, from_memory) = (answer(&written), answer(&made));
+        assert!(from_file.1.iter().all(|logit| logit.is_finite()));
+        assert!(from_file == from_memory, "{file_type}: file and memory disagree");
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+}
+
+#[test]
+fn a_run_reports_every_default_stage() {
+    let cpu = CpuOptions { threads: 2, ..CpuOptions::default() };
+    let options = Options { rounds: 1, load: LOAD, threads: 2 };
+    let report = bench::synthetic(Dims::Tiny, &Stage::DEFAULT, || Cpu::new(cpu), &options).expect("measured");
+    let names: Vec<_> = report.stages.iter().map(|(name, _)| name.as_str()).collect();
+    let expected = [
+        "encode_v2",
+        "prefill_q4_0",
+        "prefill_q4_k_m",
+        "prefill_q8_0",
+        "decode_q4_0",
+        "decode_q4_k_m",
+        "decode_q8_0",
+    ];
+    assert_eq!(names, expected);
+    let json = serde_json::to_value(&report).expect("plain numbers");
+    for limit in ["read_gb_s", "int8_gmac_s", "f32_gmac_s"] {
+        assert!(json["limits"][limit].as_f64().is_some_and(|value| value > 0.0), "{limit}");
+    }
+    for name in expected {
+        for key in ["ms", "tok_s", "gb_s", "gmac_s", "fraction_of_limit"] {
+            assert!(json["stages"][name][key].as_f64().is_some_and(|value| value > 0.0), "{name} {key}");
+        }
+    }
+}
+
+#[test]
+fn a_given_model_is_measured_under_its_own_names() {
+    let files = recipe(ProjectorKind::Ldp, FileType::Q5_K_M).files().expect("sound");
+    let options = Options { rounds: 1, load: LOAD, threads: 1 };
+    let run = |wanted: &[&str]| {
+        let wanted: Vec<String> = wanted.iter().map(|&word| word.into()).collect();
+        bench::model(&files, &wanted, Cpu::default(), &options)
+    };
+    let report = run(&["decode", "encode_v1"]).expect("measured");
+    let names: Vec<_> = report.stages.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["encode_v1", "decode_q5_k_m"]);
+    let error = run(&["decode_q8_0"]).expect_err("not in this model").to_string();
+    assert!(error.contains("decode_q8_0") && error.contains("prefill_q5_k_m"), "{error}");
+}
