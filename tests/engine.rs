@@ -367,7 +367,8 @@ fn bad_questions_get_typed_errors() {
         |bytes: &[u8]| Question { frame: FrameChoice::Picture(bytes.to_vec()), ..question("What?") };
     let unknown = collect(rig.ask("rear", question("What?")));
     assert!(matches!(unknown, Err(AskError::UnknownCamera { known, .. }) if known == ["front", "dark"]));
-    let checks: [(&str, Question, fn(&AskError) -> bool); 6] = [
+    type Expected = fn(&AskError) -> bool;
+    let checks: [(&str, Question, Expected); 6] = [
         ("front", question("  "), |e| matches!(e, AskError::BadRequest { .. })),
         ("front", picture(b"no picture"), |e| matches!(e, AskError::BadRequest { .. })),
         ("front", question(&"why ".repeat(4000)), |e| matches!(e, AskError::TooLong { .. })),
