@@ -12,8 +12,12 @@ use mobilevlmd::bus::{Bus, BusError};
 use mobilevlmd::config::BusConfig;
 use zenoh::Wait;
 use zenoh::query::{ConsolidationMode, Reply};
+use zenoh::sample::SourceInfo;
 
 use fake::{CAMERA, DEVICE, Daemon, FRAME, GIVE_UP, SAY_NOTHING};
+
+/// How long anything in these tests may take before they give up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn client(endpoint: &str) -> Client {
     try_client(endpoint, None).expect("the daemon is found")
@@ -107,7 +111,7 @@ fn a_full_queue_is_said() {
     let silent = Question { deadline_ms: 20_000, ..Question::new(SAY_NOTHING) };
     std::thread::scope(|scope| {
         let first = scope.spawn(|| refusal(&client, CAMERA, &silent));
-        daemon.wait_for_question();
+        daemon.wait_for_questions(1);
         let second = refusal(&client, CAMERA, &Question::new("anything"));
         assert!(matches!(second, AskError::Overloaded { retry_after_ms: 1.. }), "{second:?}");
         daemon.stop();
@@ -146,6 +150,23 @@ fn a_question_names_one_camera() {
         |reply: Reply| reply.into_result().unwrap_err().payload().try_to_string().unwrap().into_owned();
     let errors: Vec<String> = replies.iter().map(error).collect();
     assert_eq!(errors, ["bad_request: one camera at a time: the key names front, dark"]);
+    daemon.stop();
+}
+
+#[test]
+fn nobody_thinks_for_a_caller_who_left() {
+    let daemon = Daemon::start(4);
+    let key = format!("mobilevlm/{DEVICE}/camera/{CAMERA}/ask");
+    let named = session(&daemon.endpoint);
+    let anonymous = session(&daemon.endpoint);
+    let source = SourceInfo::new(named.id(), 0);
+    let _first = named.get(&key).payload(SAY_NOTHING).source_info(source).timeout(PATIENCE).wait().unwrap();
+    let _second = anonymous.get(&key).payload(SAY_NOTHING).timeout(PATIENCE).wait().unwrap();
+    daemon.wait_for_questions(2);
+    named.close().wait().unwrap();
+    daemon.wait_for_abandoned(1);
+    anonymous.close().wait().unwrap();
+    daemon.wait_for_abandoned(2);
     daemon.stop();
 }
 
@@ -219,6 +240,3 @@ fn a_session_that_cannot_be_opened_says_why() {
     std::fs::remove_dir_all(&folder).unwrap();
     daemon.stop();
 }
-
-/// How long anything in these tests may take before they give up.
-const PATIENCE: Duration = Duration::from_secs(30);

@@ -7,6 +7,7 @@
 mod ask;
 pub mod client;
 mod frame;
+mod present;
 mod publish;
 mod query;
 mod session;
@@ -153,6 +154,7 @@ impl Bus {
         self.questions = u32::try_from(question.queue).unwrap_or(u32::MAX).clamp(1, 1 << 16);
         self.in_flight.add_permits(self.questions as usize);
 
+        let present = self.runtime.block_on(present::Present::listen(&self.session))?;
         let desk = Arc::new(ask::Desk {
             device: self.device.clone(),
             inputs: inputs.clone(),
@@ -160,6 +162,7 @@ impl Bus {
             deadline: question.deadline(),
             in_flight: self.in_flight.clone(),
             stop: self.stop.subscribe(),
+            present,
             runtime: self.runtime.handle().clone(),
         });
         let window = Arc::new(query::Window {

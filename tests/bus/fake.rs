@@ -1,8 +1,8 @@
 //! Cameras and an engine made up, so that only the bus is under test.
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use messages::{
 use mobilevlmd::bus::{Bus, BusInputs, Traffic};
 use mobilevlmd::camera::{Frame, PixelFormat, Wake};
 use mobilevlmd::config::{BusConfig, QuestionConfig};
-use mobilevlmd::engine::{Ask, AskSender, Event};
+use mobilevlmd::engine::{Ask, AskSender, Event, Reply};
 use tokio::sync::mpsc;
 
 use super::PATIENCE;
@@ -38,7 +38,7 @@ pub(super) fn free_endpoint() -> String {
 pub(super) struct Daemon {
     pub(super) endpoint: String,
     bus: Bus,
-    questions: Arc<AtomicUsize>,
+    engine: Arc<Engine>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -53,23 +53,27 @@ impl Daemon {
         let (events_out, events) = mpsc::channel(64);
         let question = QuestionConfig { queue, ..QuestionConfig::default() };
         bus.serve(Traffic { inputs: Arc::new(Inputs), asks, events, question }).unwrap();
-        let (questions, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let count = questions.clone();
+        let (engine, stop) = (Arc::new(Engine::default()), Arc::new(AtomicBool::new(false)));
+        let answering = engine.clone();
         let stopping = stop.clone();
         let threads = vec![
-            std::thread::spawn(move || answer(questions_in, &count)),
+            std::thread::spawn(move || answering.answer(questions_in)),
             std::thread::spawn(move || describe(&events_out, &stopping)),
         ];
-        Self { endpoint, bus, questions, stop, threads }
+        Self { endpoint, bus, engine, stop, threads }
     }
 
-    /// Waits until the engine has a question.
-    pub(super) fn wait_for_question(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.questions.load(Ordering::Acquire) == 0 {
-            assert!(Instant::now() < deadline, "no question reached the engine");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    /// Waits until the engine has had `number` questions.
+    pub(super) fn wait_for_questions(&self, number: usize) {
+        wait("question", || self.engine.questions.load(Ordering::Acquire) >= number);
+    }
+
+    /// Waits until nobody waits any more for `number` of the questions the engine does not answer.
+    pub(super) fn wait_for_abandoned(&self, number: usize) {
+        wait("abandoned question", || {
+            let silent = self.engine.silent.lock().unwrap();
+            silent.iter().filter(|reply| reply.is_closed()).count() >= number
+        });
     }
 
     /// Stops the bus and sees that nothing of it is left.
@@ -126,34 +130,46 @@ fn stamp() -> FrameStamp {
     FrameStamp { camera: CAMERA.into(), sequence: FRAME, captured_at: 1_700_000_000_000_000_000 }
 }
 
-/// Repeats every question word by word.
-fn answer(mut questions: mpsc::Receiver<Ask>, count: &AtomicUsize) {
-    let mut silent = Vec::new();
-    while let Some(Ask { question, reply, .. }) = questions.blocking_recv() {
-        count.fetch_add(1, Ordering::Release);
-        let no_picture = match &question.frame {
-            FrameChoice::Picture(bytes) => image::load_from_memory(bytes).err(),
-            _ => None,
-        };
-        let send = |piece| reply.blocking_send(piece).unwrap();
-        match question.text.as_str() {
-            SAY_NOTHING => silent.push(reply),
-            GIVE_UP => drop(reply),
-            _ if no_picture.is_some() => {
-                let reason = format!("the picture cannot be read: {}", no_picture.unwrap());
-                send(AnswerPiece::Error(AskError::BadRequest { reason }));
-            }
-            text => {
-                for (index, word) in (0..).zip(text.split_inclusive(' ')) {
-                    send(AnswerPiece::Text { index, text: word.into() });
+fn wait(what: &str, mut come: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !come() {
+        assert!(Instant::now() < deadline, "no {what} came");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What is known of questions taken.
+#[derive(Default)]
+struct Engine {
+    questions: AtomicUsize,
+    silent: Mutex<Vec<Reply>>,
+}
+
+impl Engine {
+    /// Repeats every question word by word.
+    fn answer(&self, mut questions: mpsc::Receiver<Ask>) {
+        while let Some(Ask { question, reply, .. }) = questions.blocking_recv() {
+            let no_picture = match &question.frame {
+                FrameChoice::Picture(bytes) => image::load_from_memory(bytes).err(),
+                _ => None,
+            };
+            let send = |piece| reply.blocking_send(piece).unwrap();
+            match (question.text.as_str(), no_picture) {
+                (SAY_NOTHING, _) => self.silent.lock().unwrap().push(reply),
+                (GIVE_UP, _) => drop(reply),
+                (_, Some(error)) => {
+                    let reason = format!("the picture cannot be read: {error}");
+                    send(AnswerPiece::Error(AskError::BadRequest { reason }));
                 }
-                send(AnswerPiece::Final(Answer {
-                    text: text.into(),
-                    frame: stamp(),
-                    model_id: "made-up".into(),
-                    ..Answer::default()
-                }));
+                (text, None) => {
+                    for (index, word) in (0..).zip(text.split_inclusive(' ')) {
+                        send(AnswerPiece::Text { index, text: word.into() });
+                    }
+                    let answer = Answer { text: text.into(), frame: stamp(), ..Answer::default() };
+                    send(AnswerPiece::Final(Answer { model_id: "made-up".into(), ..answer }));
+                }
             }
+            self.questions.fetch_add(1, Ordering::Release);
         }
     }
 }

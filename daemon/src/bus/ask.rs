@@ -14,6 +14,7 @@ use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
 use super::BusInputs;
+use super::present::Present;
 use super::query::{matching, unknown_camera};
 use crate::engine::{Ask, AskSender};
 
@@ -38,6 +39,7 @@ pub(super) struct Desk {
     /// One permit per question that may be open.
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) stop: watch::Receiver<bool>,
+    pub(super) present: Present,
     pub(super) runtime: Handle,
 }
 
@@ -113,12 +115,14 @@ impl Desk {
         let mut stop = self.stop.clone();
         let stopped = stop.wait_for(|&stop| stop);
         let late = tokio::time::sleep_until((open.arrived + open.deadline + GRACE).into());
-        tokio::pin!(stopped, late);
+        let left = self.present.clone().left(&caller.query);
+        tokio::pin!(stopped, late, left);
         loop {
             let piece = tokio::select! {
                 biased;
                 piece = open.pieces.recv() => piece,
                 _ = &mut stopped => return Err(stopping()),
+                () = &mut left => return Err(AskError::Cancelled { reason: "the caller left".into() }),
                 () = &mut late => {
                     let deadline_ms = u32::try_from(open.deadline.as_millis()).unwrap_or(u32::MAX);
                     return Err(AskError::Deadline { deadline_ms });

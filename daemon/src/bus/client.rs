@@ -10,7 +10,7 @@ use messages::{
     Status, decode, encode,
 };
 use zenoh::query::{ConsolidationMode, Reply, ReplyError};
-use zenoh::sample::Sample;
+use zenoh::sample::{Sample, SourceInfo};
 use zenoh::{Session, Wait};
 
 use super::{BusError, session};
@@ -163,6 +163,8 @@ impl Client {
             .payload(encode(question, Format::Postcard))
             .encoding(Question::encoding(Format::Postcard))
             .consolidation(ConsolidationMode::None)
+            // So that the daemon notices if this process ends.
+            .source_info(SourceInfo::new(self.session.id(), 0))
             .timeout(wait)
             .wait()?;
         while let Ok(reply) = replies.recv() {
