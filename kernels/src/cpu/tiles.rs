@@ -101,7 +101,8 @@ impl TileLayout {
         for (r, row) in rows.enumerate() {
             for (b, block) in row.chunks_exact(coding.block).enumerate() {
                 let words = words[b * coding.block / 4 * height + r..].iter_mut().step_by(height);
-                let sums = sums[b * sums_step * height + r..].iter_mut().step_by(height);
+                let sums =
+                    sums[b * sums_step * height..][..sums_step * height][r..].iter_mut().step_by(height);
                 scales[b * height + r] = if coding.block == 32 {
                     fill_block::<32>(coding, block, quantize32, words, sums)
                 } else {

@@ -42,21 +42,27 @@ pub(crate) fn product(_: Avx2, dtype: DType, panel: Panel<'_>, tile: Tile<'_>, o
 /// `R` is the height of the tile.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn product_of<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
-    let acc = match dtype {
-        DType::F32 => floats::<F32, 32, R>(panel, tile),
-        DType::F16 => floats::<F16, 16, R>(panel, tile),
-        DType::BF16 => floats::<BF16, 16, R>(panel, tile),
-        DType::Q4_0 => blocks_of_32::<256, 32, R>(panel, tile),
-        DType::Q4_1 => blocks_of_32::<256, 64, R>(panel, tile),
-        DType::Q5_0 => blocks_of_32::<320, 32, R>(panel, tile),
-        DType::Q5_1 => blocks_of_32::<320, 64, R>(panel, tile),
-        DType::Q8_0 => blocks_of_32::<512, 32, R>(panel, tile),
-        DType::Q2K => blocks_of_256::<256, 576, 8, 2, R>(panel, tile),
-        DType::Q3K => blocks_of_256::<256, 288, 16, 2, R>(panel, tile),
-        DType::Q4K => blocks_of_256::<256, 320, 4, 1, R>(panel, tile),
-        DType::Q5K => blocks_of_256::<320, 320, 4, 1, R>(panel, tile),
-        DType::Q6K => blocks_of_256::<384, 288, 16, 2, R>(panel, tile),
-    };
+    match dtype {
+        DType::F32 => floats::<F32, 32, R>(panel, tile, out),
+        DType::F16 => floats::<F16, 16, R>(panel, tile, out),
+        DType::BF16 => floats::<BF16, 16, R>(panel, tile, out),
+        DType::Q4_0 => blocks_of_32::<256, 32, R>(panel, tile, out),
+        DType::Q4_1 => blocks_of_32::<256, 64, R>(panel, tile, out),
+        DType::Q5_0 => blocks_of_32::<320, 32, R>(panel, tile, out),
+        DType::Q5_1 => blocks_of_32::<320, 64, R>(panel, tile, out),
+        DType::Q8_0 => blocks_of_32::<512, 32, R>(panel, tile, out),
+        DType::Q2K => blocks_of_256::<256, 576, 8, 2, R>(panel, tile, out),
+        DType::Q3K => blocks_of_256::<256, 288, 16, 2, R>(panel, tile, out),
+        DType::Q4K => blocks_of_256::<256, 320, 4, 1, R>(panel, tile, out),
+        DType::Q5K => blocks_of_256::<320, 320, 4, 1, R>(panel, tile, out),
+        DType::Q6K => blocks_of_256::<384, 288, 16, 2, R>(panel, tile, out),
+    }
+}
+
+/// Hands out what the lanes of both halves have summed up.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store<const R: usize>(acc: &[[__m256; R]; 2], out: &mut Sums) {
     for (h, acc) in acc.iter().enumerate() {
         for (out, acc) in out.iter_mut().zip(acc) {
             let out = &mut out[h * HALF..][..HALF];
@@ -71,11 +77,9 @@ const F16: u8 = 1;
 const BF16: u8 = 2;
 
 /// Weights of type `T`, `BYTES` for 8 outputs.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn floats<const T: u8, const BYTES: usize, const R: usize>(
-    panel: Panel<'_>,
-    tile: Tile<'_>,
-) -> [[__m256; R]; 2] {
+fn floats<const T: u8, const BYTES: usize, const R: usize>(panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
     let weights = panel.codes.as_chunks::<BYTES>().0.as_chunks::<2>().0;
     let mut acc = [[_mm256_setzero_ps(); R]; 2];
     for (weights, x) in weights.iter().zip(tile.words.as_chunks::<R>().0) {
@@ -96,16 +100,18 @@ fn floats<const T: u8, const BYTES: usize, const R: usize>(
             }
         }
     }
-    acc
+    store(&acc, out);
 }
 
 /// Types with blocks of 32. `UNIT` and `PARAMETERS` are the bytes of a block; 64 bytes of parameters
 /// are scales and minimums.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn blocks_of_32<const UNIT: usize, const PARAMETERS: usize, const R: usize>(
     panel: Panel<'_>,
     tile: Tile<'_>,
-) -> [[__m256; R]; 2] {
+    out: &mut Sums,
+) {
     let minimums = const { PARAMETERS == 64 };
     // Signed bytes take no zero point; other codes begin with its sum.
     let start = const { PARAMETERS == 32 && UNIT != 512 };
@@ -137,12 +143,13 @@ fn blocks_of_32<const UNIT: usize, const PARAMETERS: usize, const R: usize>(
             }
         }
     }
-    acc
+    store(&acc, out);
 }
 
 /// K types. `UNIT` is the bytes of 32 codes of a panel, `PARAMETERS` those of the parameters of a
 /// block, `SUMS` the words of sums of a block, `SUBS` the sub-blocks of a unit. Only types with
 /// minimums have fewer sums than sub-blocks.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn blocks_of_256<
     const UNIT: usize,
@@ -153,7 +160,8 @@ fn blocks_of_256<
 >(
     panel: Panel<'_>,
     tile: Tile<'_>,
-) -> [[__m256; R]; 2] {
+    out: &mut Sums,
+) {
     let minimums = const { SUMS < 8 * SUBS };
     let units = panel.codes.as_chunks::<UNIT>().0.as_chunks::<8>().0;
     let weights = units.iter().zip(panel.parameters.as_chunks::<PARAMETERS>().0);
@@ -202,7 +210,7 @@ fn blocks_of_256<
             }
         }
     }
-    acc
+    store(&acc, out);
 }
 
 /// Adds the products of some groups of half `h` of a unit, times `factors` (each i16 pair of a lane

@@ -39,24 +39,30 @@ pub(crate) fn product(_: Avx512Vnni, dtype: DType, panel: Panel<'_>, tile: Tile<
 /// `R` is the height of the tile.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn product_of<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
-    let acc = match dtype {
-        DType::F32 => floats::<F32, 64, R>(panel, tile),
-        DType::F16 => floats::<F16, 32, R>(panel, tile),
-        DType::BF16 => floats::<BF16, 32, R>(panel, tile),
-        DType::Q4_0 => blocks_of_32::<256, 32, R>(panel, tile),
-        DType::Q4_1 => blocks_of_32::<256, 64, R>(panel, tile),
-        DType::Q5_0 => blocks_of_32::<320, 32, R>(panel, tile),
-        DType::Q5_1 => blocks_of_32::<320, 64, R>(panel, tile),
-        DType::Q8_0 => blocks_of_32::<512, 32, R>(panel, tile),
-        DType::Q2K => blocks_of_256::<256, 576, 8, 2, R>(panel, tile),
-        DType::Q3K => blocks_of_256::<256, 288, 16, 2, R>(panel, tile),
-        DType::Q4K => blocks_of_256::<256, 320, 4, 1, R>(panel, tile),
-        DType::Q5K => blocks_of_256::<320, 320, 4, 1, R>(panel, tile),
-        DType::Q6K => blocks_of_256::<384, 288, 16, 2, R>(panel, tile),
-    };
+    match dtype {
+        DType::F32 => floats::<F32, 64, R>(panel, tile, out),
+        DType::F16 => floats::<F16, 32, R>(panel, tile, out),
+        DType::BF16 => floats::<BF16, 32, R>(panel, tile, out),
+        DType::Q4_0 => blocks_of_32::<256, 32, R>(panel, tile, out),
+        DType::Q4_1 => blocks_of_32::<256, 64, R>(panel, tile, out),
+        DType::Q5_0 => blocks_of_32::<320, 32, R>(panel, tile, out),
+        DType::Q5_1 => blocks_of_32::<320, 64, R>(panel, tile, out),
+        DType::Q8_0 => blocks_of_32::<512, 32, R>(panel, tile, out),
+        DType::Q2K => blocks_of_256::<256, 576, 8, 2, R>(panel, tile, out),
+        DType::Q3K => blocks_of_256::<256, 288, 16, 2, R>(panel, tile, out),
+        DType::Q4K => blocks_of_256::<256, 320, 4, 1, R>(panel, tile, out),
+        DType::Q5K => blocks_of_256::<320, 320, 4, 1, R>(panel, tile, out),
+        DType::Q6K => blocks_of_256::<384, 288, 16, 2, R>(panel, tile, out),
+    }
+}
+
+/// Hands out what the lanes have summed up.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store<const R: usize>(acc: &[__m512; R], out: &mut Sums) {
     for (out, acc) in out.iter_mut().zip(acc) {
         // SAFETY: `out` is 16 f32.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc) };
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *acc) };
     }
 }
 
@@ -65,8 +71,9 @@ const F16: u8 = 1;
 const BF16: u8 = 2;
 
 /// Weights of type `T`, `BYTES` for 16 outputs.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn floats<const T: u8, const BYTES: usize, const R: usize>(panel: Panel<'_>, tile: Tile<'_>) -> [__m512; R] {
+fn floats<const T: u8, const BYTES: usize, const R: usize>(panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
     let weights = panel.codes.as_chunks::<BYTES>().0;
     let mut acc = [_mm512_setzero_ps(); R];
     for (weights, x) in weights.iter().zip(tile.words.as_chunks::<R>().0) {
@@ -79,16 +86,18 @@ fn floats<const T: u8, const BYTES: usize, const R: usize>(panel: Panel<'_>, til
             acc[r] = _mm512_fmadd_ps(broadcast(x[r]), weights, acc[r]);
         }
     }
-    acc
+    store(&acc, out);
 }
 
 /// Types with blocks of 32. `UNIT` and `PARAMETERS` are the bytes of a block; 64 bytes of parameters
 /// are scales and minimums.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn blocks_of_32<const UNIT: usize, const PARAMETERS: usize, const R: usize>(
     panel: Panel<'_>,
     tile: Tile<'_>,
-) -> [__m512; R] {
+    out: &mut Sums,
+) {
     let minimums = const { PARAMETERS == 64 };
     let weights = panel.codes.as_chunks::<UNIT>().0.iter().zip(panel.parameters.as_chunks::<PARAMETERS>().0);
     let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0;
@@ -120,12 +129,13 @@ fn blocks_of_32<const UNIT: usize, const PARAMETERS: usize, const R: usize>(
             }
         }
     }
-    acc
+    store(&acc, out);
 }
 
 /// K types. `UNIT` is the bytes of 32 codes of a panel, `PARAMETERS` those of the parameters of a
 /// block, `SUMS` the words of sums of a block, `SUBS` the sub-blocks of a unit. Only types with
 /// minimums have fewer sums than sub-blocks.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn blocks_of_256<
     const UNIT: usize,
@@ -136,7 +146,8 @@ fn blocks_of_256<
 >(
     panel: Panel<'_>,
     tile: Tile<'_>,
-) -> [__m512; R] {
+    out: &mut Sums,
+) {
     let minimums = const { SUMS < 8 * SUBS };
     let units = panel.codes.as_chunks::<UNIT>().0.as_chunks::<8>().0;
     let weights = units.iter().zip(panel.parameters.as_chunks::<PARAMETERS>().0);
@@ -190,7 +201,7 @@ fn blocks_of_256<
             }
         }
     }
-    acc
+    store(&acc, out);
 }
 
 /// The eight groups of a unit, one code per byte.
