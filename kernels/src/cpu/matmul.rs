@@ -28,11 +28,13 @@ const TASKS_PER_THREAD: usize = 8;
 
 impl Isa {
     /// Rows of a full tile: what the registers hold.
-    fn tile_height(self) -> usize {
+    fn tile_height(self, dtype: DType) -> usize {
         match self {
             Isa::Scalar => 4,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => 4,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(_) if dtype.is_float() => 16,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => 8,
         }
@@ -120,7 +122,7 @@ struct Tiles<'a> {
 impl<'a> Tiles<'a> {
     fn fill((isa, pool): (Isa, &Pool), scratch: &'a mut Scratch, x: &HostTensor, w: &PackedMatrix) -> Self {
         let layout = TileLayout::new(x.cols(), Coding::of(w.dtype()));
-        let (height, rows) = (isa.tile_height(), x.rows());
+        let (height, rows) = (isa.tile_height(w.dtype()), x.rows());
         let stride = layout.row_len() * height;
         let len = stride * rows.div_ceil(height);
         if scratch.numbers.len() < len {

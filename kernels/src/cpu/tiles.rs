@@ -13,7 +13,7 @@
 use super::packed::Coding;
 
 /// Most rows of a tile.
-pub(crate) const MAX_HEIGHT: usize = 8;
+pub(crate) const MAX_HEIGHT: usize = 16;
 
 /// Bits of the f32 infinity; magnitudes with these or more are no numbers.
 const INFINITY_BITS: u32 = 0x7f80_0000;
@@ -44,7 +44,7 @@ pub(crate) struct TileLayout {
 /// Some rows of activations.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile<'a> {
-    /// Rows, those that only fill it up included: 1, 2, 4 or 8.
+    /// Rows, those that only fill it up included: a power of two.
     pub(crate) height: usize,
     /// f32 numbers, or four integers each.
     pub(crate) words: &'a [i32],

@@ -31,6 +31,7 @@ pub(crate) fn product(_: Avx512Vnni, dtype: DType, panel: Panel<'_>, tile: Tile<
             2 => product_of::<2>(dtype, panel, tile, out),
             4 => product_of::<4>(dtype, panel, tile, out),
             8 => product_of::<8>(dtype, panel, tile, out),
+            16 if dtype.is_float() => floats_of::<16>(dtype, panel, tile, out),
             height => unreachable!("a tile of {height} rows"),
         }
     }
@@ -40,9 +41,7 @@ pub(crate) fn product(_: Avx512Vnni, dtype: DType, panel: Panel<'_>, tile: Tile<
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn product_of<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
     match dtype {
-        DType::F32 => floats::<F32, 64, R>(panel, tile, out),
-        DType::F16 => floats::<F16, 32, R>(panel, tile, out),
-        DType::BF16 => floats::<BF16, 32, R>(panel, tile, out),
+        DType::F32 | DType::F16 | DType::BF16 => floats_of::<R>(dtype, panel, tile, out),
         DType::Q4_0 => blocks_of_32::<256, 32, R>(panel, tile, out),
         DType::Q4_1 => blocks_of_32::<256, 64, R>(panel, tile, out),
         DType::Q5_0 => blocks_of_32::<320, 32, R>(panel, tile, out),
@@ -63,6 +62,16 @@ fn store<const R: usize>(acc: &[__m512; R], out: &mut Sums) {
     for (out, acc) in out.iter_mut().zip(acc) {
         // SAFETY: `out` is 16 f32.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *acc) };
+    }
+}
+
+/// Float weights; `R` is the height of the tile.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn floats_of<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
+    match dtype {
+        DType::F16 => floats::<F16, 32, R>(panel, tile, out),
+        DType::BF16 => floats::<BF16, 32, R>(panel, tile, out),
+        _ => floats::<F32, 64, R>(panel, tile, out),
     }
 }
 
