@@ -2,14 +2,23 @@
 //!
 //! `isa` chooses an instruction set once, `threads` shares work out. Matrix products go from
 //! `packed` weights and `tiles` of activations through a kernel of that instruction set to `matmul`.
+//! Everything else is written once over the vectors of `lanes`; what only copies is the reference's.
 
 pub(crate) mod isa;
+pub(crate) mod lanes;
 pub(crate) mod threads;
 
 mod buffer;
 mod matmul;
 mod packed;
 mod tiles;
+
+mod activation;
+mod attention;
+mod conv;
+mod norm;
+mod rope;
+mod rows;
 
 mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -20,6 +29,8 @@ pub mod probe;
 use std::cell::RefCell;
 use std::ops::Range;
 
+pub use attention::Kv;
+use conv::Depthwise;
 use isa::Isa;
 pub use isa::IsaLevel;
 use matmul::Scratch;
@@ -30,7 +41,7 @@ use crate::device::{
     Activation, Arithmetic, Device, DeviceError, Grid, KvDtype, KvShape, MatrixView, PageId, Pairing, Slot,
     Span,
 };
-use crate::reference::{Kv, Reference};
+use crate::reference::Reference;
 use crate::tensor::HostTensor;
 
 /// Choices at start.
@@ -48,6 +59,7 @@ pub struct Cpu {
     isa: Isa,
     pool: Pool,
     scratch: RefCell<Scratch>,
+    attention: RefCell<attention::Scratch>,
 }
 
 impl Cpu {
@@ -55,7 +67,7 @@ impl Cpu {
     /// above the cap.
     pub fn new(options: CpuOptions) -> Self {
         let (isa, pool) = (Isa::best(options.isa_cap), Pool::new(options.threads));
-        Self { isa, pool, scratch: RefCell::default() }
+        Self { isa, pool, scratch: RefCell::default(), attention: RefCell::default() }
     }
 
     /// Instruction sets this processor has kernels for, plainest first.
@@ -137,23 +149,23 @@ impl Device for Cpu {
         eps: f32,
         out: &mut HostTensor,
     ) {
-        Reference.layer_norm(x, weight, bias, eps, out);
+        norm::layer_norm((self.isa, &self.pool), x, [weight, bias], eps, out);
     }
 
     fn rms_norm(&self, x: &HostTensor, weight: &HostTensor, eps: f32, out: &mut HostTensor) {
-        Reference.rms_norm(x, weight, eps, out);
+        norm::rms_norm((self.isa, &self.pool), x, weight, eps, out);
     }
 
     fn add(&self, x: &mut HostTensor, y: &HostTensor) {
-        Reference.add(x, y);
+        activation::add(self.isa, &self.pool, x, y);
     }
 
     fn activate(&self, f: Activation, x: &mut HostTensor) {
-        Reference.activate(f, x);
+        activation::activate(self.isa, &self.pool, f, x);
     }
 
     fn silu_mul(&self, gate: &mut HostTensor, up: &HostTensor) {
-        Reference.silu_mul(gate, up);
+        activation::silu_mul(self.isa, &self.pool, gate, up);
     }
 
     fn rope(
@@ -164,27 +176,28 @@ impl Device for Cpu {
         positions: &[u32],
         pairing: Pairing,
     ) {
-        Reference.rope(x, heads, table, positions, pairing);
+        rope::rope((self.isa, &self.pool), x, heads, table, positions, pairing);
     }
 
     fn attention(&self, q: &HostTensor, k: &HostTensor, v: &HostTensor, heads: usize, out: &mut HostTensor) {
-        Reference.attention(q, k, v, heads, out);
+        let mut scratch = self.attention.borrow_mut();
+        attention::attention((self.isa, &self.pool), &mut scratch, [q, k, v], heads, out);
     }
 
     fn kv(&self, shape: KvShape, pages: usize, dtype: KvDtype) -> Result<Kv, DeviceError> {
-        Reference.kv(shape, pages, dtype)
+        Kv::new(shape, pages, dtype)
     }
 
     fn kv_bytes(&self, kv: &Kv) -> usize {
-        Reference.kv_bytes(kv)
+        kv.bytes()
     }
 
     fn kv_append(&self, kv: &mut Kv, layer: usize, k: &HostTensor, v: &HostTensor, slots: &[Slot]) {
-        Reference.kv_append(kv, layer, k, v, slots);
+        kv.append((self.isa, &self.pool), layer, [k, v], slots);
     }
 
     fn kv_copy_page(&self, kv: &mut Kv, from: PageId, to: PageId) {
-        Reference.kv_copy_page(kv, from, to);
+        kv.copy_page(from, to);
     }
 
     fn attend(
@@ -196,7 +209,7 @@ impl Device for Cpu {
         heads: usize,
         out: &mut HostTensor,
     ) {
-        Reference.attend(q, kv, layer, spans, heads, out);
+        attention::attend((self.isa, &self.pool), q, (kv, layer), spans, heads, out);
     }
 
     fn patches(&self, image: &HostTensor, patch: usize, out: &mut HostTensor) {
@@ -212,18 +225,18 @@ impl Device for Cpu {
         stride: usize,
         out: &mut HostTensor,
     ) {
-        Reference.depthwise3x3(x, grid, weight, bias, stride, out);
+        conv::depthwise3x3(self.isa, &self.pool, Depthwise { x, grid, weight, bias, stride }, out);
     }
 
     fn average_pool2x2(&self, x: &HostTensor, grid: Grid, out: &mut HostTensor) {
-        Reference.average_pool2x2(x, grid, out);
+        conv::average_pool2x2(self.isa, &self.pool, x, grid, out);
     }
 
     fn column_mean(&self, x: &HostTensor, out: &mut HostTensor) {
-        Reference.column_mean(x, out);
+        conv::column_mean(self.isa, &self.pool, x, out);
     }
 
     fn scale_columns(&self, x: &mut HostTensor, scale: &HostTensor) {
-        Reference.scale_columns(x, scale);
+        conv::scale_columns(self.isa, &self.pool, x, scale);
     }
 }
