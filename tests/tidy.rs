@@ -16,7 +16,7 @@ const UNSAFE_PLACES: [&str; 5] =
     ["kernels/src/cpu", "kernels/src/cpu.rs", "kernels/src/pixels/resize.rs", "daemon/src/camera/v4l2", MAP];
 
 /// The one file that maps model files into memory.
-const MAP: &str = "daemon/src/model/files/map.rs";
+const MAP: &str = "daemon/src/model/mapped.rs";
 
 /// The files that may await, beside the commands that talk on the bus.
 const ASYNC_PLACES: [&str; 7] = [

@@ -50,15 +50,18 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Exit code of a configuration that must be changed, `EX_CONFIG`: trying again without that is
+    /// of no use, which it tells the service manager.
+    pub const CONFIGURATION: u8 = 78;
+
     /// A failure with exit code 1.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: 1 }
     }
 
-    /// A configuration that must be changed: trying again without that is of no use, which exit
-    /// code 78 (`EX_CONFIG`) tells the service manager.
+    /// A configuration that must be changed.
     pub fn config(error: &ConfigError) -> Self {
-        Self { message: error.to_string(), code: 78 }
+        Self { message: error.to_string(), code: Self::CONFIGURATION }
     }
 }
 

@@ -15,7 +15,6 @@ mod load;
 mod model;
 mod origin;
 
-pub use check::{DEVICES, ISAS, MODES, VISION_DTYPES, is_loopback};
 pub use error::ConfigError;
 pub use load::{DEFAULT_PATH, Override, Sources, environment_name, log_of_environment};
 pub use model::NoModel;

@@ -10,6 +10,7 @@ use sd_notify::NotifyState;
 #[derive(Debug)]
 pub struct Health {
     watchdog: Option<Watchdog>,
+    is_ready: bool,
     status: String,
 }
 
@@ -17,7 +18,7 @@ impl Health {
     /// Takes the watchdog interval that the service manager asks for, if any.
     pub fn new() -> Self {
         let watchdog = sd_notify::watchdog_enabled().map(|limit| Watchdog::new(limit, Instant::now()));
-        Self { watchdog, status: String::new() }
+        Self { watchdog, is_ready: false, status: String::new() }
     }
 
     /// Start-up is still under way: asks for `more` time and tells what is being done.
@@ -27,10 +28,13 @@ impl Health {
         self.status(what);
     }
 
-    /// The model has answered: the service is up.
-    pub fn ready(&mut self, status: &str) {
-        self.status = status.to_owned();
-        send(&[NotifyState::Ready, NotifyState::Status(status)]);
+    /// The model has answered: the service is up. Only the first call tells so.
+    pub fn ready(&mut self) {
+        if !self.is_ready {
+            self.is_ready = true;
+            send(&[NotifyState::Ready]);
+            tracing::info!("ready");
+        }
     }
 
     /// Tells in a line what the daemon does; the same line is not sent twice in a row.

@@ -1,7 +1,7 @@
 //! Logging: structured fields under systemd, a human log otherwise.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IsTerminal};
 
 use log::kv;
 use systemd_journal_logger::{JournalLog, connected_to_journal};
@@ -27,7 +27,10 @@ pub fn start(filter: &str) {
             registry.with(JournalLayer { journal }).try_init()
         }
         _ => {
-            let human = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+            let human = tracing_subscriber::fmt::layer()
+                .with_writer(io::stderr)
+                .with_ansi(io::stderr().is_terminal())
+                .with_target(false);
             registry.with(human).try_init()
         }
     };

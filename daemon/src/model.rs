@@ -110,6 +110,7 @@ pub struct MobileVlm<D: Device> {
     language: Language<D>,
     cache: KvCache<D>,
     context: usize,
+    weight_bytes: usize,
     logits: Vec<f32>,
 }
 
@@ -127,6 +128,7 @@ impl<D: Device> MobileVlm<D> {
         let vision = weights::vision(files, &device, options)?;
         let projector = weights::projector(files, &device, options)?;
         let language = weights::language(files, &device, options)?;
+        let weight_bytes = vision.bytes(&device) + projector.bytes(&device) + language.bytes(&device);
         let config = &files.language;
         let shape = KvShape { layers: config.layers, kv_heads: config.kv_heads, head_dim: config.head_dim };
         let grid = Grid::square(files.vision.side());
@@ -137,6 +139,7 @@ impl<D: Device> MobileVlm<D> {
                 language: Language::new(&device, config.clone(), language, kv.context)?,
                 cache: KvCache::new(&device, shape, kv.pages, kv.dtype)?,
                 context: kv.context,
+                weight_bytes,
                 logits: vec![0.0; config.vocabulary],
                 device,
             })
@@ -152,6 +155,11 @@ impl<D: Device> MobileVlm<D> {
     /// The KV cache.
     pub fn cache(&self) -> &KvCache<D> {
         &self.cache
+    }
+
+    /// Bytes of the packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
     }
 
     /// Positions of one sequence at most.

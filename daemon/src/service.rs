@@ -1,17 +1,76 @@
 //! Builds the parts, starts the threads, shuts down in order.
+//!
+//! The bus opens first, since an address in use should be told before gigabytes are loaded. On the
+//! way down the engine goes first: it ends every open question, and the bus still carries that out.
+
+mod host;
+mod load;
 
 use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use messages::{CameraPhase, CameraState};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
-use crate::config::{Config, NoModel};
+use crate::bus::{Bus, BusError, Traffic};
+use crate::camera::{self, CameraError, CameraHandle, Wake};
+use crate::config::{CameraConfig, Config, NoModel};
+use crate::engine::{CameraInput, EngineError, EngineHandle};
+use crate::health::Health;
+use crate::model::files::ModelError;
+use crate::model::tokenizer::TokenizerError;
+use host::Host;
 
-/// Why the daemon cannot run on.
+pub use load::device_name;
+
+/// How often the service looks after its parts.
+const ROUND: Duration = Duration::from_millis(200);
+
+/// How long loading may take before the service manager gives up: gigabytes that are quantized on
+/// a slow board.
+const LOADING: Duration = Duration::from_secs(1800);
+
+/// Why the daemon cannot run, or not run on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// There is nothing to load.
     #[error(transparent)]
     NoModel(#[from] NoModel),
+    /// The model cannot be loaded.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Its vocabulary cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A source cannot be understood or its thread not started.
+    #[error(transparent)]
+    Camera(#[from] CameraError),
+    /// The bus cannot be opened.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Threads or timers are refused.
+    #[error("the system refuses a thread or a timer: {0}")]
+    System(#[from] std::io::Error),
+    /// The engine's thread ended although nobody stopped it.
+    #[error("the engine ended by itself; its last messages say why")]
+    EngineEnded,
+}
+
+impl ServiceError {
+    /// Whether only another configuration helps, so that starting again is of no use.
+    pub fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::NoModel(_)
+                | Self::Bus(BusError::Device(_) | BusError::File { .. } | BusError::Value { .. })
+        )
+    }
 }
 
 /// Ends when the process is told to stop: SIGTERM, or SIGINT from a terminal.
@@ -29,7 +88,108 @@ pub async fn termination() {
 }
 
 /// Runs the daemon until `shutdown` ends.
-pub fn run(config: Config, _shutdown: impl Future<Output = ()>) -> Result<(), ServiceError> {
-    config.model.paths()?;
-    Ok(())
+///
+/// Errors: whatever keeps it from starting, or a part that failed for good.
+pub fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<(), ServiceError> {
+    let clock = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut shutdown = pin!(shutdown);
+    let mut health = Health::new();
+    health.starting("loading the model", LOADING);
+    let service = Service::start(config)?;
+    while clock.block_on(async { timeout(ROUND, &mut shutdown).await }).is_err() {
+        service.look_after(&mut health)?;
+    }
+    health.stopping();
+    service.stop()
+}
+
+/// The running parts, in the order in which they stop.
+struct Service {
+    engine: EngineHandle,
+    bus: Bus,
+    host: Arc<Host>,
+}
+
+impl Service {
+    fn start(config: &Config) -> Result<Self, ServiceError> {
+        let start = Instant::now();
+        let device = config.device();
+        let mut bus = Bus::open(&config.bus, &device)?;
+        let wake = Wake::default();
+        let loading = load::open(&config.model)?;
+        let (cameras, inputs) = start_cameras(&config.cameras_or_test(), &wake)?;
+        let (engine, events, model) = loading.start(config, inputs, wake)?;
+        tracing::info!(
+            model = model.id,
+            weights = model.weights,
+            device = model.device,
+            seconds = start.elapsed().as_secs_f32(),
+            "model loaded"
+        );
+        let host = Arc::new(Host { device, start, model, progress: engine.progress(), cameras });
+        let traffic =
+            Traffic { inputs: host.clone(), asks: engine.asks(), events, question: config.question.clone() };
+        bus.serve(traffic)?;
+        Ok(Self { engine, bus, host })
+    }
+
+    /// Tells the service manager how things are.
+    ///
+    /// Errors: the engine is no longer there.
+    fn look_after(&self, health: &mut Health) -> Result<(), ServiceError> {
+        let progress = self.engine.progress();
+        if self.engine.is_finished() {
+            return Err(ServiceError::EngineEnded);
+        }
+        health.feed(progress.ticks());
+        if progress.is_ready() {
+            health.ready();
+            health.status(&self.host.summary());
+        }
+        Ok(())
+    }
+
+    fn stop(self) -> Result<(), ServiceError> {
+        let start = Instant::now();
+        let Self { engine, bus, host } = self;
+        let engine_end = engine.stop();
+        bus.stop();
+        // The cameras stop with their last holder.
+        drop(host);
+        tracing::info!(seconds = start.elapsed().as_secs_f32(), "stopped");
+        Ok(engine_end?)
+    }
+}
+
+/// Starts every camera; what the engine is given stands in the same order.
+fn start_cameras(
+    configs: &[CameraConfig],
+    wake: &Wake,
+) -> Result<(Vec<CameraHandle>, Vec<CameraInput>), CameraError> {
+    let mut handles = Vec::new();
+    let mut inputs = Vec::new();
+    for config in configs {
+        let handle = camera::spawn(config, wake.clone(), log_state)?;
+        inputs.push(CameraInput {
+            name: handle.name.clone(),
+            latest: handle.latest.clone(),
+            max_age: Duration::from_secs_f64(config.max_age_s),
+        });
+        handles.push(handle);
+    }
+    Ok((handles, inputs))
+}
+
+/// Tells of a camera's new state, as a warning if it delivers nothing.
+fn log_state(state: CameraState) {
+    let CameraState { camera, phase, reason, .. } = state;
+    let phase_name = format!("{phase:?}").to_lowercase();
+    match phase {
+        CameraPhase::Opening | CameraPhase::Live | CameraPhase::Ended => {
+            tracing::info!(camera, phase = phase_name, reason, "camera")
+        }
+        CameraPhase::Stalled | CameraPhase::Gone | CameraPhase::Reopening => {
+            tracing::warn!(camera, phase = phase_name, reason, "camera")
+        }
+    }
 }

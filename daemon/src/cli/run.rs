@@ -3,6 +3,8 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use messages::keys::{Key, Name, Topic};
+
 use super::Failure;
 use crate::config::{Config, Override, Sources};
 use crate::{journal, service};
@@ -74,8 +76,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if std::io::stdout().is_terminal() {
         println!("{}", greeting(&config));
     }
-    service::run(config, service::termination())?;
-    Ok(())
+    service::run(&config, service::termination()).map_err(|error| match error.is_configuration() {
+        true => Failure { code: Failure::CONFIGURATION, ..error.into() },
+        false => error.into(),
+    })
 }
 
 /// What a person in front of a terminal wants to know.
@@ -83,7 +87,10 @@ fn greeting(config: &Config) -> String {
     let device = config.device();
     let mut lines = Vec::new();
     for camera in config.cameras_or_test() {
-        lines.push(format!("{} -> mobilevlm/{device}/camera/{}/caption", camera.source, camera.name));
+        let names = Name::new(&device).and_then(|device| Ok((device, Name::new(&camera.name)?)));
+        if let Ok((device, name)) = names {
+            lines.push(format!("{} -> {}", camera.source, Key::new(device, Topic::Caption(name))));
+        }
     }
     lines.push("in another terminal: mobilevlmd watch, or mobilevlmd ask CAMERA \"What do you see?\"".into());
     lines.push("stop with Ctrl-C".into());

@@ -5,22 +5,22 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use kernels::DType;
+use kernels::cpu::IsaLevel;
 use messages::keys::Name;
 use zenoh::config::EndPoint;
+
+use crate::camera::Source;
 
 use super::{BusConfig, CameraConfig, Config, ConfigError, ModelConfig};
 
 /// Arithmetic that the vision tower can be computed in.
-pub const VISION_DTYPES: [&str; 4] = ["q8_0", "f32", "f16", "bf16"];
+const VISION_DTYPES: [&str; 4] = ["q8_0", "f32", "f16", "bf16"];
 
 /// Devices that a model can run on.
-pub const DEVICES: [&str; 2] = ["cpu", "reference"];
-
-/// Instruction sets that can be named; one that this processor lacks is refused when it starts.
-pub const ISAS: [&str; 4] = ["auto", "scalar", "avx2", "avx512vnni"];
+const DEVICES: [&str; 2] = ["cpu", "reference"];
 
 /// Roles on the bus.
-pub const MODES: [&str; 3] = ["peer", "client", "router"];
+const MODES: [&str; 3] = ["peer", "client", "router"];
 
 /// Transports of this build.
 const TRANSPORTS: [&str; 3] = ["tcp", "tls", "unixsock-stream"];
@@ -69,7 +69,8 @@ fn check_model(model: &ModelConfig) -> Check {
     }
     one_of("model.vision_dtype", &model.vision_dtype, &VISION_DTYPES)?;
     one_of("model.device", &model.device, &DEVICES)?;
-    one_of("model.isa", &model.isa, &ISAS)?;
+    let isas: Vec<_> = ["auto"].into_iter().chain(IsaLevel::ALL.map(IsaLevel::name)).collect();
+    one_of("model.isa", &model.isa, &isas)?;
     whole("model.threads", model.threads, 0..=256)?;
     whole("model.context", model.context, 256..=2048)?;
     whole("model.kv_cache_mib", model.kv_cache_mib, 16..=65536)?;
@@ -140,7 +141,7 @@ fn check_endpoint(key: &str, text: &str) -> Result<EndPoint, (String, String)> {
 }
 
 /// Whether an endpoint is reached from this machine only.
-pub fn is_loopback(endpoint: &EndPoint) -> bool {
+fn is_loopback(endpoint: &EndPoint) -> bool {
     if endpoint.protocol().as_str() == "unixsock-stream" {
         return true;
     }
@@ -182,10 +183,9 @@ fn check_cameras(cameras: &[CameraConfig]) -> Check {
 }
 
 fn check_source(key: &str, source: &str) -> Check {
-    match source.split_once(':') {
-        Some(("test", _)) => Ok(()),
-        Some(("v4l2" | "file", path)) if !path.is_empty() => Ok(()),
-        _ => refuse(key, format!("\"{source}\" is no source, expected v4l2:/dev/video0, file:PATH or test:")),
+    match source.parse::<Source>() {
+        Ok(_) => Ok(()),
+        Err(error) => refuse(key, error.to_string()),
     }
 }
 

@@ -89,9 +89,10 @@ impl Sources {
 }
 
 /// What commands other than the daemon log: warnings, unless `MOBILEVLMD_LOG` says otherwise.
+/// What zenoh would warn of is told as the error of the command.
 pub fn log_of_environment() -> Result<String, ConfigError> {
     let name = environment_name("log");
-    let Some(log) = std::env::var(&name).ok() else { return Ok("warn".into()) };
+    let Some(log) = std::env::var(&name).ok() else { return Ok("warn,zenoh=off".into()) };
     let config = Config { log: log.clone(), ..Config::default() };
     let mut origins = Origins::default();
     origins.set("log", Origin::Environment(name));

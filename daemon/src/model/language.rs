@@ -67,6 +67,18 @@ pub struct LanguageWeights<D: Device> {
     pub head: D::Matrix,
 }
 
+impl<D: Device> LanguageWeights<D> {
+    /// Bytes of all matrices.
+    pub fn bytes(&self, device: &D) -> usize {
+        let layer = |layer: &LanguageLayer<D>| {
+            let LanguageLayer { q, k, v, out, gate, up, down, .. } = layer;
+            [q, k, v, out, gate, up, down].map(|matrix| device.matrix_bytes(matrix)).iter().sum::<usize>()
+        };
+        let ends = device.matrix_bytes(&self.embedding) + device.matrix_bytes(&self.head);
+        ends + self.layers.iter().map(layer).sum::<usize>()
+    }
+}
+
 /// Rows on their way through the layers. Between two layers it is all there is to keep, so that
 /// one pass can wait while another one runs.
 pub struct Pass<D: Device> {

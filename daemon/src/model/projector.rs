@@ -44,6 +44,21 @@ pub struct ProjectorWeights<D: Device> {
     pub downsample: Downsample<D>,
 }
 
+impl<D: Device> ProjectorWeights<D> {
+    /// Bytes of all matrices.
+    pub fn bytes(&self, device: &D) -> usize {
+        let linear = |layer: &Linear<D>| device.matrix_bytes(&layer.weight);
+        let bottleneck = |block: &BottleneckBlock<D>| {
+            linear(&block.squeeze) + linear(&block.excite) + device.matrix_bytes(&block.pointwise)
+        };
+        let downsample = match &self.downsample {
+            Downsample::Ldp(blocks) => blocks.iter().map(bottleneck).sum(),
+            Downsample::LdpV2 { .. } => 0,
+        };
+        linear(&self.mlp1) + linear(&self.mlp2) + downsample
+    }
+}
+
 /// Epsilon of the LayerNorms of LDP.
 const EPS: f32 = 1e-5;
 

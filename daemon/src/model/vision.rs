@@ -83,6 +83,18 @@ pub struct VisionWeights<D: Device> {
     pub blocks: Vec<VisionBlock<D>>,
 }
 
+impl<D: Device> VisionWeights<D> {
+    /// Bytes of all matrices.
+    pub fn bytes(&self, device: &D) -> usize {
+        let linear = |layer: &Linear<D>| device.matrix_bytes(&layer.weight);
+        let block = |block: &VisionBlock<D>| {
+            let VisionBlock { q, k, v, out, fc1, fc2, .. } = block;
+            [q, k, v, out, fc1, fc2].map(linear).iter().sum::<usize>()
+        };
+        device.matrix_bytes(&self.patch) + self.blocks.iter().map(block).sum::<usize>()
+    }
+}
+
 /// The tower with its scratch.
 pub struct Vision<D: Device> {
     config: VisionConfig,

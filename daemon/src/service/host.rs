@@ -1,0 +1,89 @@
+//! What the bus shows of the daemon: its status, its cameras and their frames.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use messages::{CameraPhase, CameraState, CameraStatus, ModelStatus, Status};
+
+use crate::bus::BusInputs;
+use crate::camera::{CameraHandle, Frame};
+use crate::engine::Progress;
+use crate::health;
+
+/// The parts of the daemon that can be looked at.
+pub(super) struct Host {
+    /// Name on the bus.
+    pub(super) device: String,
+    /// When the daemon started.
+    pub(super) start: Instant,
+    /// The model in use.
+    pub(super) model: ModelStatus,
+    /// What the engine tells of itself.
+    pub(super) progress: Arc<Progress>,
+    /// The cameras, in the order in which the engine knows them.
+    pub(super) cameras: Vec<CameraHandle>,
+}
+
+impl Host {
+    /// The daemon in one line that changes only when something happens.
+    pub(super) fn summary(&self) -> String {
+        let cameras = self.cameras();
+        let live = cameras.iter().filter(|camera| camera.phase == CameraPhase::Live).count();
+        let lost: Vec<_> = cameras
+            .iter()
+            .filter(|camera| camera.phase != CameraPhase::Live)
+            .map(|camera| format!("{} {:?}", camera.camera, camera.phase).to_lowercase())
+            .collect();
+        let comma = if lost.is_empty() { "" } else { ", " };
+        format!("{}: {live} of {} cameras live{comma}{}", self.model.id, cameras.len(), lost.join(", "))
+    }
+}
+
+impl BusInputs for Host {
+    fn status(&self) -> Status {
+        let report = self.progress.report();
+        let cameras = self.cameras.iter().zip(&report.cameras).map(|(camera, described)| {
+            let status = camera.status();
+            CameraStatus {
+                captions: described.captions,
+                too_old: described.too_old,
+                damaged: status.damaged + described.damaged,
+                caption_age_ms: described.caption_age_ms,
+                ..status
+            }
+        });
+        Status {
+            device: self.device.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_s: self.start.elapsed().as_secs_f64(),
+            written_at: since_epoch(),
+            model: self.model.clone(),
+            engine: report.engine,
+            cache: report.cache,
+            resident_bytes: health::resident_bytes(),
+            temperature_c: health::temperature_c(),
+            cameras: cameras.collect(),
+        }
+    }
+
+    fn cameras(&self) -> Vec<CameraState> {
+        self.cameras.iter().map(|camera| camera.status().state).collect()
+    }
+
+    /// Held are the newest frame and the one that was described last.
+    fn frame(&self, camera: &str, sequence: Option<u64>) -> Option<Arc<Frame>> {
+        let index = self.cameras.iter().position(|handle| handle.name == camera)?;
+        let newest = self.cameras[index].latest.newest();
+        let Some(sequence) = sequence else { return newest };
+        let described = || self.progress.report().cameras.get(index)?.described.clone();
+        newest
+            .filter(|frame| frame.sequence == sequence)
+            .or_else(|| described().filter(|frame| frame.sequence == sequence))
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+fn since_epoch() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_nanos().try_into().unwrap_or(u64::MAX)
+}

@@ -1,0 +1,118 @@
+//! From configuration to a running engine, on the device it names.
+
+use std::sync::Arc;
+
+use kernels::cpu::IsaLevel;
+use kernels::{Cpu, CpuOptions, DType, Device, KvDtype, Reference};
+use messages::ModelStatus;
+use tokio::sync::mpsc;
+
+use super::ServiceError;
+use crate::camera::Wake;
+use crate::config::{Config, ModelConfig};
+use crate::engine::{self, CameraInput, EngineHandle, EngineOptions, EngineParts, Event};
+use crate::model::files::{LoadOptions, ModelFiles};
+use crate::model::preprocess::Preprocessor;
+use crate::model::tokenizer::Tokenizer;
+use crate::model::{KvOptions, MobileVlm};
+
+/// Checked files, of which nothing is loaded yet.
+pub(super) struct Loading {
+    files: ModelFiles,
+    tokenizer: Tokenizer,
+}
+
+/// What runs, what it publishes, and what it is.
+pub(super) type Started = (EngineHandle, mpsc::Receiver<Event>, ModelStatus);
+
+/// Opens and checks the files of a model.
+pub(super) fn open(config: &ModelConfig) -> Result<Loading, ServiceError> {
+    let paths = config.paths()?;
+    if config.path.as_os_str().is_empty() {
+        tracing::warn!(
+            model = %paths.model.display(),
+            "no model.path: running the reference model, whose text is noise"
+        );
+    }
+    let files = ModelFiles::open(&paths)?;
+    let tokenizer = Tokenizer::from_source(&files.tokenizer)?;
+    Ok(Loading { files, tokenizer })
+}
+
+impl Loading {
+    /// Loads the weights and starts the engine.
+    pub(super) fn start(
+        self,
+        config: &Config,
+        cameras: Vec<CameraInput>,
+        wake: Wake,
+    ) -> Result<Started, ServiceError> {
+        match is_reference(&config.model) {
+            true => self.start_on(Reference, config, cameras, wake),
+            false => self.start_on(cpu(&config.model), config, cameras, wake),
+        }
+    }
+
+    fn start_on<D: Device + 'static>(
+        self,
+        device: D,
+        config: &Config,
+        cameras: Vec<CameraInput>,
+        wake: Wake,
+    ) -> Result<Started, ServiceError> {
+        let Self { files, tokenizer } = self;
+        let kv_bytes = config.model.kv_cache_mib << 20;
+        let kv = KvOptions::with_budget(&files.language, config.model.context, kv_bytes, KvDtype::F16);
+        let name = device.name();
+        let model = MobileVlm::load(&files, device, &options(&config.model), kv)?;
+        let status = ModelStatus {
+            id: files.id.clone(),
+            weights: weights(&files),
+            device: name,
+            weight_bytes: model.weight_bytes() as u64,
+        };
+        let parts = EngineParts {
+            model,
+            tokenizer: Arc::new(tokenizer),
+            preprocessor: Preprocessor::new(files.vision.image, files.image_mean, files.image_std),
+            cameras,
+            wake,
+            options: EngineOptions {
+                model_id: files.id,
+                caption: config.caption.clone(),
+                question: config.question.clone(),
+            },
+        };
+        let (engine, events) = engine::spawn(parts)?;
+        Ok((engine, events, status))
+    }
+}
+
+/// What the files hold, without the name of the model in front.
+fn weights(files: &ModelFiles) -> String {
+    let summary = files.summary();
+    summary.strip_prefix(&format!("{}: ", files.id)).unwrap_or(&summary).to_owned()
+}
+
+/// The device that a configuration names, in words.
+pub fn device_name(config: &ModelConfig) -> String {
+    if is_reference(config) { Reference.name() } else { cpu(config).name() }
+}
+
+fn is_reference(config: &ModelConfig) -> bool {
+    config.device == "reference"
+}
+
+fn cpu(config: &ModelConfig) -> Cpu {
+    // "auto" is no instruction set, so no cap.
+    Cpu::new(CpuOptions { threads: config.threads, isa_cap: config.isa.parse::<IsaLevel>().ok() })
+}
+
+/// The types of weights that a validated configuration names.
+fn options(config: &ModelConfig) -> LoadOptions {
+    LoadOptions {
+        dtype: config.dtype.parse().ok(),
+        vision_dtype: config.vision_dtype.parse().unwrap_or(DType::F32),
+        exact: false,
+    }
+}
