@@ -16,6 +16,7 @@ pub mod v4l2;
 pub use file::Repeat;
 pub use frame::{Frame, FrameError, PixelFormat};
 pub use latest::{Latest, Wake};
+pub use pace::Fps;
 pub use source::{Source, SourceError, SourceNameError};
 pub use test_scene::Scene;
 

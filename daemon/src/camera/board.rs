@@ -68,20 +68,23 @@ impl Board {
         lock(&self.on_state)(state);
     }
 
-    /// Counts a frame that was put in the slot, the frames the driver lost before it, and whether
-    /// it replaced one that nobody had looked at.
-    pub(super) fn count_frame(&self, now: Instant, lost: u64, replaced: bool) {
+    /// Counts a frame and the frames the driver lost before it.
+    pub(super) fn count_frame(&self, now: Instant, lost: u64) {
         let mut inner = lock(&self.inner);
         inner.rate.add(now);
         let status = &mut inner.status;
         status.frames += 1;
         status.lost += lost;
-        status.replaced += u64::from(replaced);
         let is_live = status.state.phase == CameraPhase::Live;
         drop(inner);
         if !is_live {
             self.set(CameraPhase::Live, "");
         }
+    }
+
+    /// Counts a frame that was replaced before anyone looked at it.
+    pub(super) fn count_replaced(&self) {
+        lock(&self.inner).status.replaced += 1;
     }
 
     /// Counts a frame that was dropped as damaged.
@@ -154,8 +157,9 @@ mod tests {
         let (sender, told) = std::sync::mpsc::channel();
         let board = Board::new("front", "test:", Box::new(move |state| sender.send(state.phase).unwrap()));
         board.open("test scene".into());
-        board.count_frame(Instant::now(), 2, false);
-        board.count_frame(Instant::now(), 0, true);
+        board.count_frame(Instant::now(), 2);
+        board.count_frame(Instant::now(), 0);
+        board.count_replaced();
         board.set(CameraPhase::Gone, "unplugged");
         board.set(CameraPhase::Gone, "unplugged");
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [CameraPhase::Live, CameraPhase::Gone]);

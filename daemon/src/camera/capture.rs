@@ -116,8 +116,10 @@ impl Capture {
                     frame.sequence = *sequence;
                     *sequence += 1;
                     (last, limit) = (Instant::now(), next_limit);
-                    let replaced = self.latest.put(shared.clone());
-                    self.board.count_frame(last, lost, replaced);
+                    self.board.count_frame(last, lost);
+                    if self.latest.put(shared.clone()) {
+                        self.board.count_replaced();
+                    }
                 }
                 Delivery::Damaged(reason) => {
                     self.board.count_damaged();

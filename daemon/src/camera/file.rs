@@ -114,7 +114,7 @@ impl FrameSource for FileSource {
             Reel::Folder { paths, .. } => format!("{} pictures", paths.len()),
             Reel::Recording { .. } => "MJPEG recording".to_owned(),
         };
-        format!("{}, {what} at {:.4} fps", self.path.display(), self.pace.fps())
+        format!("{}, {what} at {} fps", self.path.display(), self.pace.fps())
     }
 
     fn interval(&self) -> Duration {

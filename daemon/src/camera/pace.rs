@@ -1,7 +1,18 @@
 //! When the next frame of a drawn or recorded source is due.
 
+use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// Frames per second, written with two decimals at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fps(pub f64);
+
+impl fmt::Display for Fps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", (self.0 * 100.0).round() / 100.0)
+    }
+}
 
 /// An even beat that starts over when it was missed by more than a beat.
 #[derive(Debug)]
@@ -23,8 +34,8 @@ impl Pace {
     }
 
     /// Frames per second.
-    pub(super) fn fps(&self) -> f64 {
-        1.0 / self.interval.as_secs_f64()
+    pub(super) fn fps(&self) -> Fps {
+        Fps(1.0 / self.interval.as_secs_f64())
     }
 
     /// Waits for the beat, at most `wait`. Returns whether it came.
@@ -51,6 +62,12 @@ mod tests {
         assert_eq!(pace.interval(), Duration::from_secs(100));
         assert!(pace.wait(Duration::ZERO));
         assert!(!pace.wait(Duration::ZERO));
+    }
+
+    #[test]
+    fn rates_are_written_short() {
+        let written = [30.0, 7.5, 30_000.0 / 1001.0, 1.0 / 3.0].map(|fps| Fps(fps).to_string());
+        assert_eq!(written, ["30", "7.5", "29.97", "0.33"]);
     }
 
     #[test]

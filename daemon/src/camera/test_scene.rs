@@ -181,7 +181,7 @@ impl TestSource {
 impl FrameSource for TestSource {
     fn describe(&self) -> String {
         let (width, height) = self.scene.size();
-        format!("test scene {}, YUYV {width}x{height} at {:.4} fps", self.scene.seed, self.pace.fps())
+        format!("test scene {}, YUYV {width}x{height} at {} fps", self.scene.seed, self.pace.fps())
     }
 
     fn interval(&self) -> Duration {

@@ -21,6 +21,7 @@ use negotiate::{Offer, Rate, choose};
 use stream::Stream;
 
 use super::frame::Frame;
+use super::pace::Fps;
 use super::source::{Delivery, FrameSource, SourceError, Wanted};
 
 /// A V4L2 device as a camera.
@@ -56,7 +57,7 @@ impl V4l2Source {
             .ok_or_else(|| no_format(offered_formats(&offers)))?;
         let stream = Stream::start(device, kind, mode)?;
         let rate = stream.rate();
-        let at_rate = rate.map_or_else(String::new, |rate| format!(" at {:.4} fps", rate.fps()));
+        let at_rate = rate.map_or_else(String::new, |rate| format!(" at {} fps", Fps(rate.fps())));
         let (width, height) = stream.size();
         let description = format!(
             "{} ({}), {} {width}x{height}{at_rate}",
