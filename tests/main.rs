@@ -1,5 +1,6 @@
 //! Whole-system promises, one module per promise.
 
+mod allocation;
 mod bench;
 mod bus;
 mod camera;

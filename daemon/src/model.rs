@@ -18,7 +18,6 @@ pub mod files;
 pub mod gguf;
 pub mod gguf_writer;
 pub mod hf;
-pub mod mapped;
 pub mod weights;
 
 use std::ops::Range;

@@ -3,6 +3,7 @@
 pub mod error;
 pub mod held;
 pub mod limits;
+pub mod map;
 pub mod stored;
 
 use std::borrow::Cow;

@@ -15,9 +15,9 @@ use value::Value;
 
 use super::cursor::{Cursor, Flaw};
 use super::files::error::shown;
+use super::files::map::Mapped;
 use super::files::stored::{Directory, Entry, StoredTensors};
 use super::files::{ModelError, stored_len};
-use super::mapped::Mapped;
 
 /// Keys or tensors of one file at most; the largest published models have some thousands.
 const MAX_ENTRIES: u64 = 1 << 16;
@@ -71,6 +71,11 @@ impl<'a> Header<'a> {
             }
         }
         Ok(Self { metadata, tensors })
+    }
+
+    /// Where the tensors are.
+    pub fn into_directory(self) -> Directory {
+        self.tensors
     }
 }
 
@@ -213,6 +218,6 @@ pub fn open<T>(
     let header = Header::parse(map.bytes())
         .map_err(|flaw| ModelError::damaged(&place, format!("{} (at byte {})", flaw.problem, flaw.at)))?;
     let described = describe(&header, &place)?;
-    let directory = header.tensors;
+    let directory = header.into_directory();
     Ok((StoredTensors::new(map, directory), described))
 }

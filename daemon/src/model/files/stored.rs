@@ -7,7 +7,7 @@ use std::ops::Range;
 use kernels::DType;
 
 use super::{ModelError, RawTensor, TensorStore};
-use crate::model::mapped::Mapped;
+use crate::model::files::map::Mapped;
 
 /// Where a tensor is in a file, as a container's reader has checked it.
 #[derive(Clone, Debug, PartialEq, Eq)]

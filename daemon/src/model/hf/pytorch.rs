@@ -8,8 +8,8 @@ use super::zip;
 use crate::model::cursor::Flaw;
 use crate::model::files::ModelError;
 use crate::model::files::error::shown;
+use crate::model::files::map::Mapped;
 use crate::model::files::stored::{Directory, Entry, StoredTensors, odd_strides};
-use crate::model::mapped::Mapped;
 
 /// Maps and checks a file. Nothing in it is executed.
 pub fn open(path: &Path) -> Result<StoredTensors, ModelError> {
@@ -18,7 +18,8 @@ pub fn open(path: &Path) -> Result<StoredTensors, ModelError> {
     Ok(StoredTensors::new(map, directory))
 }
 
-fn directory(file: &[u8]) -> Result<Directory, Flaw> {
+/// Where the tensors of a whole file are.
+pub fn directory(file: &[u8]) -> Result<Directory, Flaw> {
     let problem = |problem: String| Flaw { at: 0, problem };
     // Before torch 1.6 a file was a bare pickle.
     if file.first() == Some(&0x80) {

@@ -4,23 +4,27 @@ use std::path::Path;
 
 use kernels::DType;
 use safetensors::tensor::TensorInfo;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
+use crate::model::files::map::Mapped;
 use crate::model::files::stored::{Directory, Entry, StoredTensors};
 use crate::model::files::{ModelError, stored_len};
-use crate::model::mapped::Mapped;
 
 /// Maps and checks a file.
 pub fn open(path: &Path) -> Result<StoredTensors, ModelError> {
     let map = Mapped::open(path)?;
-    // The library compares the header with the length of the file and every tensor with its own
-    // shape and with its neighbours.
-    let (header, metadata) = SafeTensors::read_metadata(map.bytes())
+    let directory = directory(map.bytes())
         .map_err(|error| ModelError::damaged(map.place(), format!("its header: {}", one_line(&error))))?;
+    Ok(StoredTensors::new(map, directory))
+}
+
+/// Where the tensors of a whole file are. The library compares the header with the length of the file
+/// and every tensor with its own shape and with its neighbours.
+pub fn directory(file: &[u8]) -> Result<Directory, SafeTensorError> {
+    let (header, metadata) = SafeTensors::read_metadata(file)?;
     let data = header + size_of::<u64>();
     let tensors = metadata.tensors().into_iter();
-    let directory: Directory = tensors.map(|(name, info)| (name, entry(info, data))).collect();
-    Ok(StoredTensors::new(map, directory))
+    Ok(tensors.map(|(name, info)| (name, entry(info, data))).collect())
 }
 
 /// The library's words, which may quote the file.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, UncheckedAdvice};
 
-use super::files::ModelError;
+use super::ModelError;
 
 /// A file in memory, paged in by the system as it is read.
 #[derive(Debug)]
