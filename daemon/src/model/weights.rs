@@ -86,7 +86,7 @@ pub fn projector<D: Device>(
 
 /// Loads the language model onto `device`.
 ///
-/// Matrices stored as floats become `options.dtype` if one is given, the head [`head_dtype`] of it;
+/// Matrices stored as floats become `options.dtype` if one is given, the head at least Q6_K;
 /// stored blocks are never requantized.
 pub fn language<D: Device>(
     files: &ModelFiles,
