@@ -5,7 +5,11 @@
 //!
 //! * for float weights, `[height]` f32 for each input;
 //! * for block weights, `[height]` words of four signed bytes for each four inputs, then `[height]`
-//!   f32 scales for each block, then the sums of each block as [`Sums`] has them.
+//!   f32 scales for each block, then for each block the sums of its integers that the type needs:
+//!   - without minimums, for each sub-block, times the negative zero point: where a sum of products
+//!     of unsigned codes has to start;
+//!   - with minimums, blocks of 32: one f32;
+//!   - with minimums, blocks of 256: for each two sub-blocks, two i16 in a word.
 //!
 //! The numbers are those [`crate::Device::matmul`] specifies. The code is portable and written so
 //! that the compiler makes vectors of it; instruction sets only compile it again.
@@ -21,18 +25,6 @@ const INFINITY_BITS: u32 = 0x7f80_0000;
 /// Added to an f32 below 2^22 in magnitude, leaves the number, rounded to nearest even, in the low
 /// bits.
 const TO_INTEGER: f32 = (3 << 22) as f32;
-
-/// What the kernel of a coding needs of the integers of a block, one word for each row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sums {
-    /// Their sum as f32, for minimums of blocks of 32.
-    Float,
-    /// For each sub-block, their sum times the negative zero point: where a sum of products of
-    /// unsigned codes has to start.
-    Start,
-    /// For each two sub-blocks, their sums as two i16, for minimums of blocks of 256.
-    Pairs,
-}
 
 /// How the activations for a matrix are laid out.
 #[derive(Clone, Copy, Debug)]
@@ -84,50 +76,61 @@ impl TileLayout {
     /// Fills a tile of `height` rows from at most that many rows of `x`; the others become 0.
     #[inline(always)]
     pub(crate) fn fill(self, x: &[f32], height: usize, numbers: &mut [i32]) {
-        let (words, scales, _) = self.parts();
-        let rows = x.chunks_exact(self.cols.max(1));
-        if rows.len() < height {
-            numbers[..self.row_len() * height].fill(0);
+        let numbers = &mut numbers[..self.row_len() * height];
+        match height {
+            1 => self.fill_rows::<1>(x, numbers),
+            2 => self.fill_rows::<2>(x, numbers),
+            4 => self.fill_rows::<4>(x, numbers),
+            8 => self.fill_rows::<8>(x, numbers),
+            MAX_HEIGHT => self.fill_rows::<MAX_HEIGHT>(x, numbers),
+            _ => unreachable!("a tile of {height} rows"),
         }
-        let Some(coding) = self.coding else {
-            for (r, row) in rows.enumerate() {
-                numbers[r..].iter_mut().step_by(height).zip(row).for_each(|(n, v)| *n = float_bits(*v));
-            }
-            return;
-        };
-        let (words, rest) = numbers.split_at_mut(words * height);
-        let (scales, sums) = rest.split_at_mut(scales * height);
-        let sums_step = coding.sums();
+    }
+
+    #[inline(always)]
+    fn fill_rows<const H: usize>(self, x: &[f32], numbers: &mut [i32]) {
+        let (words, scales, _) = self.parts();
+        let numbers = numbers.as_chunks_mut::<H>().0;
+        let rows = x.chunks_exact(self.cols.max(1));
+        if rows.len() < H {
+            numbers.fill([0; H]);
+        }
+        let Some(coding) = self.coding else { return interleave(rows, numbers) };
+        let (words, rest) = numbers.split_at_mut(words);
+        let (scales, sums) = rest.split_at_mut(scales);
         for (r, row) in rows.enumerate() {
-            for (b, block) in row.chunks_exact(coding.block).enumerate() {
-                let words = words[b * coding.block / 4 * height + r..].iter_mut().step_by(height);
-                let sums =
-                    sums[b * sums_step * height..][..sums_step * height][r..].iter_mut().step_by(height);
-                scales[b * height + r] = if coding.block == 32 {
-                    fill_block::<32>(coding, block, quantize32, words, sums)
-                } else {
-                    fill_block::<256>(coding, block, quantize256, words, sums)
-                };
+            match coding.block {
+                32 => fill_blocks_of_32(coding, row, (words, scales, sums), r),
+                _ => fill_blocks_of_256(coding, row, (words, scales, sums), r),
+            }
+        }
+    }
+}
+
+/// Words, scales and sums of a tile.
+type Parts<'a, const H: usize> = (&'a mut [[i32; H]], &'a mut [[i32; H]], &'a mut [[i32; H]]);
+
+/// Lays rows of floats side by side.
+#[inline(always)]
+fn interleave<'a, const H: usize>(rows: impl Iterator<Item = &'a [f32]> + Clone, numbers: &mut [[i32; H]]) {
+    // Few enough columns for the first-level cache to hold them until all rows are there.
+    const COLUMNS: usize = 64;
+    for (c, columns) in numbers.chunks_mut(COLUMNS).enumerate() {
+        for (r, row) in rows.clone().enumerate() {
+            for (column, value) in columns.iter_mut().zip(&row[c * COLUMNS..]) {
+                column[r] = float_bits(*value);
             }
         }
     }
 }
 
 impl Coding {
-    const fn sums_kind(self) -> Sums {
-        match (self.minimum, self.block) {
-            (false, _) => Sums::Start,
-            (true, 32) => Sums::Float,
-            (true, _) => Sums::Pairs,
-        }
-    }
-
     /// Words of sums for each block and row.
     pub(crate) const fn sums(self) -> usize {
-        let subs = self.block / self.sub;
-        match self.sums_kind() {
-            Sums::Pairs => subs / 2,
-            Sums::Float | Sums::Start => subs,
+        match (self.block, self.minimum) {
+            (32, _) => 1,
+            (_, true) => self.block / self.sub / 2,
+            (_, false) => self.block / self.sub,
         }
     }
 }
@@ -136,40 +139,64 @@ fn float_bits(value: f32) -> i32 {
     value.to_bits().cast_signed()
 }
 
-/// Quantizes one block and hands out its words and sums; the bits of its scale.
+/// Quantizes a row for blocks of 32 and puts it into place `r`.
 #[inline(always)]
-fn fill_block<'a, const N: usize>(
+fn fill_blocks_of_32<const H: usize>(
     coding: Coding,
-    block: &[f32],
-    quantize: impl Fn(&[f32; N], &mut [i8; N]) -> f32,
-    words: impl Iterator<Item = &'a mut i32>,
-    mut sums: impl Iterator<Item = &'a mut i32>,
-) -> i32 {
-    let block = block.try_into().expect("a whole block");
-    let mut q = [0; N];
-    let scale = quantize(block, &mut q);
-    for (word, group) in words.zip(q.as_chunks::<4>().0) {
-        *word = i32::from_le_bytes(group.map(i8::cast_unsigned));
+    row: &[f32],
+    (words, scales, sums): Parts<'_, H>,
+    r: usize,
+) {
+    let zero = i32::from(coding.zero);
+    let words = words.as_chunks_mut::<8>().0;
+    let parts = words.iter_mut().zip(scales.iter_mut().zip(sums));
+    for (block, (words, (scale, sum))) in row.as_chunks::<32>().0.iter().zip(parts) {
+        let mut q = [0; 32];
+        scale[r] = float_bits(quantize32(block, &mut q));
+        put_words(&q, words, r);
+        let total: i32 = q.iter().map(|&q| i32::from(q)).sum();
+        sum[r] = if coding.minimum { float_bits(total as f32) } else { -zero * total };
     }
-    let mut sub_sums = q.chunks_exact(coding.sub).map(|sub| sub.iter().map(|&q| i32::from(q)).sum::<i32>());
-    match coding.sums_kind() {
-        Sums::Start => {
-            let zero = i32::from(coding.zero);
-            sums.zip(sub_sums).for_each(|(word, sum)| *word = -zero * sum);
+}
+
+/// Quantizes a row for blocks of 256 and puts it into place `r`.
+#[inline(always)]
+fn fill_blocks_of_256<const H: usize>(
+    coding: Coding,
+    row: &[f32],
+    (words, scales, sums): Parts<'_, H>,
+    r: usize,
+) {
+    let zero = i32::from(coding.zero);
+    let words = words.as_chunks_mut::<64>().0;
+    let parts = words.iter_mut().zip(scales.iter_mut().zip(sums.chunks_exact_mut(coding.sums())));
+    for (block, (words, (scale, sums))) in row.as_chunks::<256>().0.iter().zip(parts) {
+        let mut q = [0; 256];
+        scale[r] = float_bits(quantize256(block, &mut q));
+        put_words(&q, words, r);
+        let mut sixteens = [0; 16];
+        for (sum, q) in sixteens.iter_mut().zip(q.as_chunks::<16>().0) {
+            *sum = q.iter().map(|&q| i32::from(q)).sum();
         }
-        Sums::Float => {
-            if let (Some(word), Some(sum)) = (sums.next(), sub_sums.next()) {
-                *word = float_bits(sum as f32);
-            }
-        }
-        Sums::Pairs => {
-            for word in sums {
-                let (low, high) = (sub_sums.next().unwrap_or(0), sub_sums.next().unwrap_or(0));
-                *word = (low & 0xffff) | high << 16;
-            }
+        let sub_sum = |j: usize| match coding.sub {
+            16 => sixteens[j],
+            _ => sixteens[2 * j] + sixteens[2 * j + 1],
+        };
+        for (j, sum) in sums.iter_mut().enumerate() {
+            sum[r] = if coding.minimum {
+                (sub_sum(2 * j) & 0xffff) | sub_sum(2 * j + 1) << 16
+            } else {
+                -zero * sub_sum(j)
+            };
         }
     }
-    float_bits(scale)
+}
+
+#[inline(always)]
+fn put_words<const H: usize>(q: &[i8], words: &mut [[i32; H]], r: usize) {
+    for (word, group) in words.iter_mut().zip(q.as_chunks::<4>().0) {
+        word[r] = i32::from_le_bytes(group.map(i8::cast_unsigned));
+    }
 }
 
 /// Magnitude bits of the largest number; from [`INFINITY_BITS`] up if one is not finite.
