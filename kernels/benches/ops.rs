@@ -1,9 +1,12 @@
-//! Times matrix products at the dimensions of MobileVLM 1.7B, on every instruction set this
-//! processor has, beside candle's in the same run.
+//! Times operations at the dimensions of MobileVLM 1.7B on every instruction set this processor has,
+//! matrix products beside candle's in the same run.
 //!
 //! `cargo bench -p mobilevlm-kernels --bench ops -- [WORD]...` runs the cases whose line holds all
-//! words. Each time is the least of several rounds in which both take turns. One multiplication with
-//! its addition counts as one MAC.
+//! words. Each time is the least of several rounds, in which candle takes turns. One multiplication
+//! with its addition counts as one MAC.
+
+#[path = "../tests/parity/cases.rs"]
+mod cases;
 
 use std::borrow::Cow;
 use std::hint::black_box;
@@ -13,6 +16,8 @@ use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{Module, Tensor};
 use kernels::quant::quantize_row;
 use kernels::{Arithmetic, Cpu, CpuOptions, DType, Device, HostTensor, MatrixView};
+
+use cases::Case;
 
 /// Threads of both.
 const THREADS: usize = 2;
@@ -24,7 +29,7 @@ const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(20);
 
 /// `x (rows, inputs) * w (outputs, inputs)`.
-struct Case {
+struct Product {
     dtype: DType,
     rows: usize,
     outputs: usize,
@@ -33,38 +38,51 @@ struct Case {
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let wanted = |label: &str| words.iter().all(|word| label.contains(word.as_str()));
+    let devices: Vec<Cpu> = Cpu::available()
+        .into_iter()
+        .map(|level| Cpu::new(CpuOptions { threads: THREADS, isa_cap: Some(level) }))
+        .collect();
     println!(
-        "{:<38} {:>10} {:>8} {:>8} {:>10} {:>6}",
+        "{:<44} {:>10} {:>8} {:>8} {:>10} {:>6}",
         "product", "us", "GMAC/s", "GB/s", "candle us", "ratio"
     );
-    for case in cases() {
-        for level in Cpu::available() {
-            let label = format!("{} {level}", case.label());
-            if words.iter().all(|word| label.contains(word.as_str())) {
-                let cpu = Cpu::new(CpuOptions { threads: THREADS, isa_cap: Some(level) });
-                report(&label, &case, &cpu);
+    for case in products() {
+        for cpu in &devices {
+            let label = format!("{} {}", case.label(), cpu.name());
+            if wanted(&label) {
+                report_product(&label, &case, cpu);
+            }
+        }
+    }
+    println!("{:<84} {:>10}", "operation", "us");
+    for case in cases::real() {
+        for cpu in &devices {
+            let label = format!("{:?} {}x{} {}", case.op, case.rows, case.cols, cpu.name());
+            if wanted(&label) {
+                report_operation(&label, &case, cpu);
             }
         }
     }
 }
 
-fn cases() -> Vec<Case> {
+fn products() -> Vec<Product> {
     let mut cases = Vec::new();
     for dtype in [DType::Q4_0, DType::Q8_0, DType::Q4K, DType::Q6K] {
         for rows in [1, 4, 8, 164] {
             for (outputs, inputs) in [(5632, 2048), (2048, 5632)] {
-                cases.push(Case { dtype, rows, outputs, inputs });
+                cases.push(Product { dtype, rows, outputs, inputs });
             }
         }
     }
     for dtype in [DType::F32, DType::F16] {
-        cases.push(Case { dtype, rows: 577, outputs: 4096, inputs: 1024 });
-        cases.push(Case { dtype, rows: 1, outputs: 4096, inputs: 1024 });
+        cases.push(Product { dtype, rows: 577, outputs: 4096, inputs: 1024 });
+        cases.push(Product { dtype, rows: 1, outputs: 4096, inputs: 1024 });
     }
     cases
 }
 
-impl Case {
+impl Product {
     fn label(&self) -> String {
         format!("{} [{}x{}] m={}", self.dtype, self.outputs, self.inputs, self.rows)
     }
@@ -94,8 +112,15 @@ impl Case {
     }
 }
 
-/// Times a case and prints its line.
-fn report(label: &str, case: &Case, cpu: &Cpu) {
+/// Times an operation and prints its line.
+fn report_operation(label: &str, case: &Case, cpu: &Cpu) {
+    let mut prepared = case.prepare(cpu, &case.input(), 0..case.rows);
+    let best = (0..ROUNDS).map(|_| time(|| prepared.run())).fold(f64::MAX, f64::min);
+    println!("{label:<84} {:>10.1}", best * 1e6);
+}
+
+/// Times a product and prints its line.
+fn report_product(label: &str, case: &Product, cpu: &Cpu) {
     let bytes = case.weights();
     let view = MatrixView { rows: case.outputs, cols: case.inputs, dtype: case.dtype, bytes: &bytes };
     let matrix = cpu.matrix(view, case.arithmetic()).expect("a matrix that fits");
@@ -112,7 +137,7 @@ fn report(label: &str, case: &Case, cpu: &Cpu) {
         }));
     }
     println!(
-        "{label:<38} {:>10.1} {:>8.1} {:>8.1} {:>10.1} {:>6.2}",
+        "{label:<44} {:>10.1} {:>8.1} {:>8.1} {:>10.1} {:>6.2}",
         ours_best * 1e6,
         case.macs() / ours_best / 1e9,
         cpu.matrix_bytes(&matrix) as f64 / ours_best / 1e9,
@@ -122,7 +147,7 @@ fn report(label: &str, case: &Case, cpu: &Cpu) {
 }
 
 /// candle's product of the same numbers.
-fn candle(case: &Case, bytes: &[u8], x: Vec<f32>) -> candle_core::Result<impl Fn() -> Tensor> {
+fn candle(case: &Product, bytes: &[u8], x: Vec<f32>) -> candle_core::Result<impl Fn() -> Tensor> {
     let cpu = candle_core::Device::Cpu;
     let dtype = match case.dtype {
         DType::F32 => GgmlDType::F32,

@@ -117,10 +117,10 @@ impl PackedMatrix {
         pool: &Pool,
     ) -> Result<Self, DeviceError> {
         let MatrixView { rows, cols, dtype, bytes } = view;
-        let row_bytes = dtype.row_bytes(cols);
-        let want = row_bytes.and_then(|row| row.checked_mul(rows)).unwrap_or(0);
-        if row_bytes.is_none() || want != bytes.len() {
-            return Err(DeviceError::MatrixBytes { dtype, rows, cols, got: bytes.len(), want });
+        let want = dtype.row_bytes(cols).and_then(|row| row.checked_mul(rows));
+        if want != Some(bytes.len()) {
+            let (got, want) = (bytes.len(), want.unwrap_or(0));
+            return Err(DeviceError::MatrixBytes { dtype, rows, cols, got, want });
         }
         let stored = match arithmetic {
             Arithmetic::Int8 if dtype.is_float() => return Err(DeviceError::NoIntegerArithmetic(dtype)),
@@ -382,4 +382,75 @@ pub(crate) fn get_unit(bits: usize, unit: &[u8], lane: usize) -> [u8; UNIT] {
     };
     let groups: [u32; 8] = array::from_fn(group);
     array::from_fn(|i| groups[i / 4].to_le_bytes()[i % 4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every bit pattern of the codes.
+    fn bytes(dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
+        let len = rows * dtype.row_bytes(cols).unwrap();
+        let mut state = 7_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn packed_rows_read_as_they_were_stored() {
+        for dtype in DType::ALL {
+            for (rows, blocks) in [(1, 1), (16, 2), (35, 3)] {
+                let cols = blocks * dtype.block_len();
+                let bytes = bytes(dtype, rows, cols);
+                let view = MatrixView { rows, cols, dtype, bytes: &bytes };
+                for arithmetic in [Arithmetic::F32, Arithmetic::Int8] {
+                    let Ok(packed) = PackedMatrix::pack(view, arithmetic, &Pool::new(2)) else {
+                        assert!(dtype.is_float() && arithmetic == Arithmetic::Int8);
+                        continue;
+                    };
+                    let (mut got, mut want) = (vec![0.0; cols], vec![0.0; cols]);
+                    for (row, bytes) in bytes.chunks_exact(bytes.len() / rows).enumerate() {
+                        dequantize_row(dtype, bytes, &mut want).unwrap();
+                        packed.dequantize_row(row, &mut got);
+                        let same =
+                            |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+                        assert!(got.iter().zip(&want).all(same), "{dtype} {arithmetic:?} row {row}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn panels_take_little_more_than_the_file() {
+        for dtype in DType::ALL {
+            let (_, panel) = panel_sizes(dtype, 2048).unwrap();
+            let stored = 16 * dtype.row_bytes(2048).unwrap();
+            let limit = match dtype {
+                DType::Q2K => stored * 2,
+                DType::Q3K => stored * 4 / 3,
+                _ => stored * 103 / 100,
+            };
+            assert!(panel <= limit, "{dtype}: {panel} bytes for {stored}");
+        }
+    }
+
+    #[test]
+    fn matrices_must_fit_their_bytes() {
+        let pool = Pool::new(1);
+        let pack = |rows, cols, dtype, bytes: &[u8], arithmetic| {
+            PackedMatrix::pack(MatrixView { rows, cols, dtype, bytes }, arithmetic, &pool).unwrap_err()
+        };
+        let error = pack(2, 32, DType::Q4_0, &[0; 35], Arithmetic::Int8);
+        assert_eq!(error.to_string(), "a q4_0 matrix of 2 x 32 has 35 bytes, expected 36");
+        let error = pack(2, 31, DType::Q4_0, &[0; 36], Arithmetic::Int8);
+        assert!(matches!(error, DeviceError::MatrixBytes { want: 0, .. }), "{error}");
+        let error = pack(usize::MAX, 1 << 20, DType::F32, &[], Arithmetic::F32);
+        assert!(matches!(error, DeviceError::MatrixBytes { want: 0, .. }), "{error}");
+        let error = pack(1, 1, DType::F16, &[0; 2], Arithmetic::Int8);
+        assert_eq!(error, DeviceError::NoIntegerArithmetic(DType::F16));
+    }
 }
