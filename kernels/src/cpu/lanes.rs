@@ -20,6 +20,9 @@ use super::isa::Isa;
 use super::isa::{Avx2, Avx512Vnni};
 use portable::Portable;
 
+/// Numbers in the widest vector.
+pub(crate) const WIDEST: usize = 16;
+
 /// A vector type and its arithmetic. Each operation rounds once and to nearest even.
 ///
 /// Pointers need no alignment; each method says how many numbers have to be there.
@@ -27,7 +30,7 @@ pub(crate) trait Lanes: Copy {
     /// A vector.
     type V: Copy;
 
-    /// Numbers in a vector: a power of two of at most 16.
+    /// Numbers in a vector: a power of two of at most [`WIDEST`].
     const LANES: usize;
 
     /// All lanes `x`.
@@ -104,6 +107,10 @@ pub(crate) trait Lanes: Copy {
 
     /// The largest lane; unspecified if one is NaN.
     fn largest(self, v: Self::V) -> f32;
+
+    /// Exchanges rows and columns of a square: lane `j` of vector `i` goes to lane `i` of vector `j`,
+    /// for the first `LANES` vectors. The others are unspecified.
+    fn transpose(self, rows: [Self::V; WIDEST]) -> [Self::V; WIDEST];
 
     /// A vector from half as many numbers, each in two neighbouring lanes.
     ///
@@ -206,6 +213,7 @@ pub(super) mod tests {
         fn run<L: Lanes>(self, lanes: L) {
             check_memory(lanes);
             check_lanes(lanes);
+            check_transpose(lanes);
             println!("{} is right", self.0.level());
         }
     }
@@ -248,6 +256,17 @@ pub(super) mod tests {
         // SAFETY: as above.
         let twice = lanes_of(lanes, unsafe { lanes.load_twice(numbers.as_ptr()) });
         assert!(twice.iter().enumerate().all(|(i, &x)| x == numbers[i / 2]));
+    }
+
+    fn check_transpose<L: Lanes>(lanes: L) {
+        let mut rows = [lanes.splat(0.0); WIDEST];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = lanes.add(count(lanes), lanes.splat(100.0 * i as f32));
+        }
+        for (j, column) in lanes.transpose(rows).into_iter().enumerate().take(L::LANES) {
+            let want: Vec<f32> = (0..L::LANES).map(|i| (100 * i + j + 1) as f32).collect();
+            assert_eq!(lanes_of(lanes, column), want);
+        }
     }
 
     fn check_lanes<L: Lanes>(lanes: L) {

@@ -6,13 +6,10 @@ use half::f16;
 
 use crate::cpu::buffer::Buffer;
 use crate::cpu::isa::Isa;
-use crate::cpu::lanes::{Kernel, Lanes, Stored, dispatch};
+use crate::cpu::lanes::{Kernel, Lanes, Stored, WIDEST, dispatch};
 use crate::cpu::threads::{Base, Pool};
 use crate::device::{DeviceError, KvDtype, KvShape, PAGE, PageId, Slot};
 use crate::tensor::HostTensor;
-
-/// The widest vector: values are padded to a multiple of it.
-const WIDEST: usize = 16;
 
 /// Numbers stored by a call below which threads are not worth waking.
 const LEAST: usize = 32 * 1024;
@@ -31,7 +28,6 @@ pub struct Kv {
 }
 
 /// Tiles of one head of one layer.
-#[derive(Clone, Copy)]
 pub(super) struct Head<'a, E> {
     /// Tile of page 0.
     base: *const E,
@@ -42,7 +38,23 @@ pub(super) struct Head<'a, E> {
     arena: PhantomData<&'a [E]>,
 }
 
+impl<E> Clone for Head<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Head<'_, E> {}
+
 impl<E> Head<'_, E> {
+    /// Tiles of heads of `dim` numbers; that of page 0 starts at `base`, others `page` numbers apart.
+    ///
+    /// # Safety
+    /// As long as this lives, `pages` tiles can be read there.
+    pub(super) unsafe fn new(base: *const E, page: usize, pages: usize, dim: usize) -> Self {
+        Self { base, page, pages, dim, arena: PhantomData }
+    }
+
     /// Numbers from value to value.
     pub(super) fn stride(&self) -> usize {
         stride(self.dim)
@@ -65,7 +77,8 @@ impl<E> Head<'_, E> {
     }
 }
 
-fn stride(dim: usize) -> usize {
+/// Numbers from value to value, those of a head being `dim`.
+pub(super) fn stride(dim: usize) -> usize {
     dim.next_multiple_of(WIDEST)
 }
 
@@ -98,10 +111,6 @@ impl Kv {
         self.shape
     }
 
-    pub(super) fn pages(&self) -> usize {
-        self.pages
-    }
-
     pub(super) fn dtype(&self) -> KvDtype {
         self.dtype
     }
@@ -116,13 +125,9 @@ impl Kv {
         assert_eq!(size_of::<E>(), size(self.dtype), "type of the arena's numbers");
         let KvShape { layers, kv_heads, head_dim } = self.shape;
         assert!(layer < layers && head < kv_heads, "layer {layer}, head {head}");
-        Head {
-            base: self.data.as_ptr().cast::<E>().wrapping_add((layer * kv_heads + head) * self.tile()),
-            page: layers * kv_heads * self.tile(),
-            pages: self.pages,
-            dim: head_dim,
-            arena: PhantomData,
-        }
+        let base = self.data.as_ptr().cast::<E>().wrapping_add((layer * kv_heads + head) * self.tile());
+        // SAFETY: the arena, which is borrowed, has a tile for each page, layer and head.
+        unsafe { Head::new(base, layers * kv_heads * self.tile(), self.pages, head_dim) }
     }
 
     pub(in crate::cpu) fn append(

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::Lanes;
+use super::{Lanes, WIDEST};
 use crate::cpu::isa::Avx2;
 
 /// Calls of intrinsics that touch no memory.
@@ -150,6 +150,29 @@ impl Lanes for Avx2 {
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
         })
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: [__m256; WIDEST]) -> [__m256; WIDEST] {
+        let mut out = rows;
+        for group in [0, 4] {
+            // Half `h` of `out[group + c]`: column `4 h + c` of the group's rows.
+            with_avx2!({
+                let [a, b, c, d] = [rows[group], rows[group + 1], rows[group + 2], rows[group + 3]];
+                let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                out[group] = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
+                out[group + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
+                let (ab, cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                out[group + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
+                out[group + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
+            });
+        }
+        for c in 0..4 {
+            let (low, high) = (out[c], out[c + 4]);
+            out[c] = with_avx2!(_mm256_permute2f128_ps::<0x20>(low, high));
+            out[c + 4] = with_avx2!(_mm256_permute2f128_ps::<0x31>(low, high));
+        }
+        out
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::Lanes;
+use super::{Lanes, WIDEST};
 use crate::cpu::isa::Avx512Vnni;
 
 /// Calls of intrinsics that touch no memory.
@@ -138,6 +138,37 @@ impl Lanes for Avx512Vnni {
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
         })
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: [__m512; WIDEST]) -> [__m512; WIDEST] {
+        let mut out = rows;
+        for group in [0, 4, 8, 12] {
+            // Quarter `l` of `out[group + c]`: column `4 l + c` of the group's rows.
+            with_avx512!({
+                let [a, b, c, d] = [rows[group], rows[group + 1], rows[group + 2], rows[group + 3]];
+                let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+                out[group] = _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd);
+                out[group + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd);
+                let (ab, cd) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+                out[group + 2] = _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd);
+                out[group + 3] = _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd);
+            });
+        }
+        const EVEN: i32 = 0b10_00_10_00;
+        const ODD: i32 = 0b11_01_11_01;
+        for c in 0..4 {
+            with_avx512!({
+                let [a, b, c4, d] = [out[c], out[c + 4], out[c + 8], out[c + 12]];
+                let (ab, cd) = (_mm512_shuffle_f32x4::<EVEN>(a, b), _mm512_shuffle_f32x4::<EVEN>(c4, d));
+                out[c] = _mm512_shuffle_f32x4::<EVEN>(ab, cd);
+                out[c + 8] = _mm512_shuffle_f32x4::<ODD>(ab, cd);
+                let (ab, cd) = (_mm512_shuffle_f32x4::<ODD>(a, b), _mm512_shuffle_f32x4::<ODD>(c4, d));
+                out[c + 4] = _mm512_shuffle_f32x4::<EVEN>(ab, cd);
+                out[c + 12] = _mm512_shuffle_f32x4::<ODD>(ab, cd);
+            });
+        }
+        out
     }
 
     #[inline(always)]

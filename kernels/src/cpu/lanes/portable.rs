@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::Lanes;
+use super::{Lanes, WIDEST};
 
 /// Arrays of eight.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +125,15 @@ impl Lanes for Portable {
     #[inline(always)]
     fn largest(self, v: Self::V) -> f32 {
         v.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: [Self::V; WIDEST]) -> [Self::V; WIDEST] {
+        let mut columns = rows;
+        for (j, column) in columns.iter_mut().enumerate().take(LANES) {
+            *column = each(|i| rows[i][j]);
+        }
+        columns
     }
 
     #[inline(always)]
