@@ -100,7 +100,7 @@ fn be_the_daemon() {
     match cli.run() {
         Ok(()) => std::process::exit(0),
         Err(failure) => {
-            eprintln!("mobilevlmd: {}", failure.message);
+            mobilevlmd::journal::failure(&failure.message);
             std::process::exit(failure.code.into());
         }
     }

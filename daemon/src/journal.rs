@@ -36,6 +36,12 @@ pub fn start(filter: &str) {
     };
 }
 
+/// Tells why the program ends. The journal takes it as an error.
+pub fn failure(message: &str) {
+    let priority = if connected_to_journal() { "<3>" } else { "" };
+    eprintln!("{priority}mobilevlmd: {message}");
+}
+
 /// Sends events to the journal with their fields and those of the spans around them.
 struct JournalLayer {
     journal: JournalLog,
@@ -65,6 +71,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
                 fields.pairs.extend(outer.pairs.iter().cloned());
             }
         }
+        let own = fields.pairs.len();
         event.record(&mut fields);
         let metadata = event.metadata();
         let mut record = log::Record::builder();
@@ -76,7 +83,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
             .module_path(metadata.module_path())
             .key_values(&fields);
         // There is no other place to tell that the journal is gone.
-        let _ = self.journal.journal_send(&record.args(format_args!("{}", fields.message)).build());
+        let _ = self.journal.journal_send(&record.args(format_args!("{}", fields.line(own))).build());
     }
 }
 
@@ -106,6 +113,13 @@ impl Fields {
             name if name.starts_with("log.") => {}
             name => self.pairs.push((name.replace('.', "_"), value)),
         }
+    }
+
+    /// The message and, behind it, the fields from number `own` on: those of the event itself, which
+    /// the short form of `journalctl` would not show.
+    fn line(&self, own: usize) -> String {
+        let pairs = self.pairs.iter().skip(own).map(|(key, value)| format!(" {key}={value:?}"));
+        format!("{}{}", self.message, pairs.collect::<String>())
     }
 }
 
@@ -164,7 +178,9 @@ mod tests {
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .to_vec(),
         };
-        assert_eq!(*recorder.0.lock().expect("recorded"), [expected]);
+        let recorded = recorder.0.lock().expect("recorded");
+        assert_eq!(*recorded, [expected]);
+        assert_eq!(recorded[0].line(2), "described error=\"two\\nlines\" ok=\"true\"");
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mobilevlmd::cli::Cli;
+use mobilevlmd::journal;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("mobilevlmd: {}", failure.message);
+            journal::failure(&failure.message);
             ExitCode::from(failure.code)
         }
     }
