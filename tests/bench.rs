@@ -25,7 +25,7 @@ fn recipe(projector: ProjectorKind, file_type: FileType) -> Recipe {
 /// An empty folder of this test's own.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&folder);
+    let _ = fs::remove_dir_all(&folder); // There is nothing to remove the first time.
     folder
 }
 
@@ -60,6 +60,15 @@ fn another_reader_finds_the_same_tensors_in_a_written_pair() {
         assert_eq!(fs::read_dir(&folder).expect("there").count(), 2, "nothing half-written is left");
         fs::remove_dir_all(&folder).expect("removed");
     }
+}
+
+#[test]
+fn a_folder_that_cannot_be_is_named() {
+    let place = folder("bench-no-folder");
+    fs::write(&place, "a file").expect("written");
+    let error = recipe(ProjectorKind::LdpV2, FileType::Q4_0).write(&place).expect_err("no folder");
+    assert!(error.to_string().starts_with(&format!("cannot write {}: ", place.display())), "{error}");
+    fs::remove_file(&place).expect("removed");
 }
 
 /// Visual tokens of a picture and logits after them and a short text.

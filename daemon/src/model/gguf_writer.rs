@@ -212,3 +212,85 @@ impl<W: Write> Counted<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::model::files::RawTensor;
+
+    /// Tensors by name, type and shape, of zeros; one of them lies about its length.
+    struct Zeros(Vec<(&'static str, DType, Vec<usize>)>);
+
+    impl TensorStore for Zeros {
+        fn place(&self) -> String {
+            "memory".into()
+        }
+
+        fn info(&self, name: &str) -> Option<(DType, Vec<usize>)> {
+            let (_, dtype, shape) = self.0.iter().find(|(known, ..)| *known == name)?;
+            Some((*dtype, shape.clone()))
+        }
+
+        fn tensor(&self, name: &str) -> Result<RawTensor<'_>, ModelError> {
+            let (dtype, shape) = self.info(name).expect("asked for after its size");
+            let missing = usize::from(name == "short");
+            let bytes = shape.iter().product::<usize>() / dtype.block_len() * dtype.block_bytes() - missing;
+            Ok(RawTensor { dtype, shape, bytes: Cow::Owned(vec![0; bytes]) })
+        }
+
+        fn names(&self) -> Vec<String> {
+            self.0.iter().map(|(name, ..)| name.to_string()).collect()
+        }
+    }
+
+    fn write(tensors: &[(&'static str, DType, &[usize])]) -> Result<Vec<u8>, WriteError> {
+        let store =
+            Zeros(tensors.iter().map(|(name, dtype, shape)| (*name, *dtype, shape.to_vec())).collect());
+        let mut out = Vec::new();
+        write_gguf(&mut out, &[("key", Value::Bool(true))], &store, &store.names())?;
+        Ok(out)
+    }
+
+    #[test]
+    fn a_file_is_header_directory_and_aligned_data() {
+        let out = write(&[("a", DType::F32, &[3]), ("b", DType::Q4_0, &[2, 64])]).expect("fit");
+        let mut expected = b"GGUF".to_vec();
+        expected.extend(3u32.to_le_bytes());
+        expected.extend([2u64, 1, 3].map(u64::to_le_bytes).concat());
+        expected.extend(b"key");
+        expected.extend(7u32.to_le_bytes());
+        expected.push(1);
+        expected.extend([1u64.to_le_bytes().as_slice(), b"a"].concat());
+        expected.extend([1u32.to_le_bytes().as_slice(), &3u64.to_le_bytes(), &0u32.to_le_bytes()].concat());
+        expected.extend(0u64.to_le_bytes());
+        expected.extend([1u64.to_le_bytes().as_slice(), b"b"].concat());
+        expected.extend(2u32.to_le_bytes());
+        expected.extend([64u64, 2].map(u64::to_le_bytes).concat());
+        expected.extend([2u32.to_le_bytes().as_slice(), &32u64.to_le_bytes()].concat());
+        let data = expected.len().next_multiple_of(32);
+        assert!(out.starts_with(&expected));
+        // 12 bytes and padding, then 2 rows of 2 blocks of 18 bytes and padding.
+        assert_eq!(out.len(), data + 32 + 96);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_format_is_refused_by_name() {
+        let long = "n".repeat(64).leak();
+        for (name, dtype, shape, problem) in [
+            (&*long, DType::F32, &[1][..], "longer than 63 bytes"),
+            ("scalar", DType::F32, &[], "1 to 4 extents"),
+            ("deep", DType::F32, &[1, 1, 1, 1, 1], "1 to 4 extents"),
+            ("blocks", DType::Q4_0, &[2, 33], "no whole blocks"),
+            ("huge", DType::F32, &[usize::MAX, 2], "no whole blocks"),
+            ("short", DType::F32, &[4], "not those of its shape"),
+        ] {
+            let error = write(&[(name, dtype, shape)]).expect_err(name).to_string();
+            assert!(error.contains(name) && error.contains(problem), "{error}");
+        }
+        let store = Zeros(Vec::new());
+        let error = write_gguf(Vec::new(), &[], &store, &["gone".into()]).expect_err("missing");
+        assert!(error.to_string().contains("memory has no tensor gone"), "{error}");
+    }
+}
