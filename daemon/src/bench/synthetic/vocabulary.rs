@@ -56,6 +56,19 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::model::files::TokenizerSource;
+    use crate::model::tokenizer::Tokenizer;
+
+    #[test]
+    fn texts_of_any_letters_come_back() {
+        let source = TokenizerSource::Vocabulary(vocabulary(32000));
+        let tokenizer = Tokenizer::from_source(&source).expect("a sound vocabulary");
+        for text in ["USER: What is this?", "babe bibo", "gr\u{fc}n\n1 + 1"] {
+            let ids = tokenizer.encode(text);
+            assert_eq!(tokenizer.decode(&ids).trim_start(), text);
+        }
+        assert_eq!(tokenizer.encode("babe").len(), 1, "a word of the vocabulary");
+    }
 
     #[test]
     fn pieces_are_unique_and_as_many_as_asked() {
