@@ -80,15 +80,12 @@ impl<E: Stored> Block<'_, E> {
             let mut seen = [0; R];
             for r in 0..R {
                 seen[r] = queries[r].seen.saturating_sub(p * PAGE).min(PAGE);
+            }
+            self.raise(lanes, &queries, &scores, seen, &mut largest, &mut sums);
+            for r in 0..R {
+                // A query that sees nothing of this page has no weights there.
                 if seen[r] > 0 {
-                    let row = &mut scores.0[r];
-                    let (top, factor) = Self::soften(lanes, row, seen[r], largest[r]);
-                    if let Some(factor) = factor {
-                        self.rescale(lanes, queries[r], factor);
-                        sums[r] = lanes.mul(sums[r], lanes.splat(factor));
-                    }
-                    largest[r] = top;
-                    sums[r] = add_up(lanes, sums[r], row);
+                    sums[r] = soften(lanes, &mut scores.0[r], seen[r], largest[r], sums[r]);
                 }
             }
             self.add_values(lanes, page, &queries, &scores, seen);
@@ -128,32 +125,28 @@ impl<E: Stored> Block<'_, E> {
         }
     }
 
-    /// Turns scores into exponentials of their distance from the largest one, 0 from `seen` on.
-    /// Returns the largest score so far and, if it rose, the factor for what was summed before.
+    /// Updates the largest scores, and scales down what was summed before where they rise.
     #[inline(always)]
-    fn soften<L: Lanes>(lanes: L, row: &mut [f32; PAGE], seen: usize, before: f32) -> (f32, Option<f32>) {
-        let unseen = lanes.splat(f32::NEG_INFINITY);
-        let mut most = unseen;
-        for first in (0..PAGE).step_by(L::LANES) {
-            let n = seen.saturating_sub(first).min(L::LANES);
-            // SAFETY: the row has `PAGE` numbers.
-            let score = unsafe { lanes.load(row.as_ptr().add(first)) };
-            most = lanes.max(most, lanes.keep_first(score, n, unseen));
+    fn raise<L: Lanes, const R: usize>(
+        self,
+        lanes: L,
+        queries: &[Query; R],
+        scores: &Scores<R>,
+        seen: [usize; R],
+        largest: &mut [f32; R],
+        sums: &mut [L::V; R],
+    ) {
+        let before = *largest;
+        for r in 0..R {
+            largest[r] = most(lanes, &scores.0[r], seen[r]).max(before[r]);
         }
-        let top = lanes.largest(most).max(before);
-        for first in (0..PAGE).step_by(L::LANES) {
-            let n = seen.saturating_sub(first).min(L::LANES);
-            // SAFETY: the row has `PAGE` numbers.
-            unsafe {
-                let at = row.as_mut_ptr().add(first);
-                let weight = exp(lanes, lanes.sub(lanes.load(at), lanes.splat(top)));
-                lanes.store(lanes.keep_first(weight, n, lanes.splat(0.0)), at);
+        for r in 0..R {
+            if largest[r] > before[r] {
+                let factor = lanes.largest(exp(lanes, lanes.splat(before[r] - largest[r])));
+                sums[r] = lanes.mul(sums[r], lanes.splat(factor));
+                self.rescale(lanes, queries[r], factor);
             }
         }
-        if top > before {
-            return (top, Some(lanes.largest(exp(lanes, lanes.splat(before - top)))));
-        }
-        (top, None)
     }
 
     /// Adds the values of a page, weighted by `scores`, to the results.
@@ -259,14 +252,36 @@ impl<E: Stored> Block<'_, E> {
     }
 }
 
-/// `sums` plus all exponentials of a page.
+/// The largest of the first `seen` scores.
 #[inline(always)]
-fn add_up<L: Lanes>(lanes: L, mut sums: L::V, row: &[f32; PAGE]) -> L::V {
+fn most<L: Lanes>(lanes: L, row: &[f32; PAGE], seen: usize) -> f32 {
+    let unseen = lanes.splat(f32::NEG_INFINITY);
+    let mut most = unseen;
     for first in (0..PAGE).step_by(L::LANES) {
+        let n = seen.saturating_sub(first).min(L::LANES);
         // SAFETY: the row has `PAGE` numbers.
-        sums = lanes.add(sums, unsafe { lanes.load(row.as_ptr().add(first)) });
+        let score = unsafe { lanes.load(row.as_ptr().add(first)) };
+        most = lanes.max(most, lanes.keep_first(score, n, unseen));
     }
-    sums
+    lanes.largest(most)
+}
+
+/// Turns scores into exponentials of their distance from `top`, 0 from `seen` on, and adds them to
+/// `sum`.
+#[inline(always)]
+fn soften<L: Lanes>(lanes: L, row: &mut [f32; PAGE], seen: usize, top: f32, mut sum: L::V) -> L::V {
+    for first in (0..PAGE).step_by(L::LANES) {
+        let n = seen.saturating_sub(first).min(L::LANES);
+        // SAFETY: the row has `PAGE` numbers.
+        unsafe {
+            let at = row.as_mut_ptr().add(first);
+            let weight = exp(lanes, lanes.sub(lanes.load(at), lanes.splat(top)));
+            let weight = lanes.keep_first(weight, n, lanes.splat(0.0));
+            lanes.store(weight, at);
+            sum = lanes.add(sum, weight);
+        }
+    }
+    sum
 }
 
 /// `sums[r][n] = fma(a[r][i], b[i][n], sums[r][n])` for ascending `i` below `len`, where `b[i]` is
