@@ -364,7 +364,7 @@ fn put_unit(coding: Coding, values: &[i8], unit: &mut [u8], lane: usize) {
 }
 
 /// The 32 unsigned codes of one output.
-pub(crate) fn get_unit(bits: usize, unit: &[u8], lane: usize) -> [u8; UNIT] {
+fn get_unit(bits: usize, unit: &[u8], lane: usize) -> [u8; UNIT] {
     let word = |at: usize| {
         let at = 64 * at + 4 * lane;
         u32::from_le_bytes([unit[at], unit[at + 1], unit[at + 2], unit[at + 3]])

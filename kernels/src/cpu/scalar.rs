@@ -1,11 +1,12 @@
-//! Matmul kernels in portable code.
+//! Matmul kernels in portable code, as loops over the 16 outputs of a panel that compilers turn into
+//! vectors.
 
 use std::array;
 
 use half::{bf16, f16};
 
 use super::matmul::Sums;
-use super::packed::{Coding, PANEL, Panel, UNIT, get_unit};
+use super::packed::{Coding, PANEL, Panel, UNIT};
 use super::tiles::{Tile, TileLayout};
 use crate::dtype::DType;
 
@@ -16,18 +17,32 @@ pub(crate) fn fill(layout: TileLayout, x: &[f32], height: usize, numbers: &mut [
 
 /// The outputs of one panel for one tile.
 pub(crate) fn product(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
-    *out = Sums::default();
-    match Coding::of(dtype) {
-        None => floats(dtype, panel, tile, out),
-        Some(coding) if coding.block == UNIT => blocks_of_32(coding, panel, tile, out),
-        Some(coding) => blocks_of_256(coding, panel, tile, out),
+    match tile.height {
+        1 => product_of::<1>(dtype, panel, tile, out),
+        2 => product_of::<2>(dtype, panel, tile, out),
+        4 => product_of::<4>(dtype, panel, tile, out),
+        height => unreachable!("a tile of {height} rows"),
     }
 }
 
-fn floats(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
+/// One number of each output.
+type Lanes<T> = [T; PANEL];
+
+/// `R` is the height of the tile.
+fn product_of<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
+    let mut acc = [[0.0; PANEL]; R];
+    match Coding::of(dtype) {
+        None => floats(dtype, panel, tile, &mut acc),
+        Some(coding) if coding.block == UNIT => blocks_of_32(coding, panel, tile, &mut acc),
+        Some(coding) => blocks_of_256(coding, panel, tile, &mut acc),
+    }
+    out[..R].copy_from_slice(&acc);
+}
+
+fn floats<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, acc: &mut [Lanes<f32>; R]) {
     let size = dtype.block_bytes();
-    for (x, group) in tile.words.chunks_exact(tile.height).zip(panel.codes.chunks_exact(size * PANEL)) {
-        let weights: [f32; PANEL] = array::from_fn(|lane| {
+    for (x, group) in tile.words.as_chunks::<R>().0.iter().zip(panel.codes.chunks_exact(size * PANEL)) {
+        let weights: Lanes<f32> = array::from_fn(|lane| {
             let bytes = &group[lane * size..][..size];
             match dtype {
                 DType::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
@@ -35,112 +50,140 @@ fn floats(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
                 _ => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
             }
         });
-        for (out, x) in out.iter_mut().zip(x) {
-            for (acc, weight) in out.iter_mut().zip(weights) {
-                *acc = float(*x).mul_add(weight, *acc);
+        for (acc, x) in acc.iter_mut().zip(x) {
+            add_products(acc, &weights, &[float(*x); PANEL]);
+        }
+    }
+}
+
+/// `acc = fma(a, b, acc)` in each lane.
+fn add_products(acc: &mut Lanes<f32>, a: &Lanes<f32>, b: &Lanes<f32>) {
+    for lane in 0..PANEL {
+        acc[lane] = a[lane].mul_add(b[lane], acc[lane]);
+    }
+}
+
+fn blocks_of_32<const R: usize>(coding: Coding, panel: Panel<'_>, tile: Tile<'_>, acc: &mut [Lanes<f32>; R]) {
+    let units = panel.codes.chunks_exact(coding.unit_bytes());
+    let weights = units.zip(panel.parameters.chunks_exact(coding.parameter_bytes()));
+    let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0;
+    let scales = tile.scales.as_chunks::<R>().0.iter().zip(tile.sums.as_chunks::<R>().0);
+    for (((unit, parameters), words), (x_scales, sums)) in weights.zip(words).zip(scales) {
+        let codes = unpack(coding.bits, unit);
+        let scale = halves(parameters);
+        for (r, acc) in acc.iter_mut().enumerate() {
+            let mut dots = [if coding.minimum { 0 } else { sums[r] }; PANEL];
+            add_groups(&codes, words, r, &mut dots);
+            let x_scale = float(x_scales[r]);
+            add_products(acc, &dots.map(|dot| dot as f32), &scale.map(|scale| scale * x_scale));
+            if coding.minimum {
+                let minimum = halves(&parameters[2 * PANEL..]).map(|minimum| minimum * x_scale);
+                add_products(acc, &[float(sums[r]); PANEL], &minimum);
             }
         }
     }
 }
 
-fn blocks_of_32(coding: Coding, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
-    let height = tile.height;
-    let weights = panel
-        .codes
-        .chunks_exact(coding.unit_bytes())
-        .zip(panel.parameters.chunks_exact(coding.parameter_bytes()));
-    for (b, (unit, parameters)) in weights.enumerate() {
-        let words = &tile.words[b * 8 * height..][..8 * height];
-        for lane in 0..PANEL {
-            let codes = get_unit(coding.bits, unit, lane);
-            let scale = half_at(parameters, lane);
-            for (r, out) in out[..height].iter_mut().enumerate() {
-                let (x_scale, sum) = (float(tile.scales[b * height + r]), tile.sums[b * height + r]);
-                let start = if coding.minimum { 0 } else { sum };
-                let dot = start + dot(&codes, words, height, r);
-                out[lane] = (dot as f32).mul_add(scale * x_scale, out[lane]);
-                if coding.minimum {
-                    let minimum = half_at(parameters, PANEL + lane);
-                    out[lane] = float(sum).mul_add(minimum * x_scale, out[lane]);
+fn blocks_of_256<const R: usize>(
+    coding: Coding,
+    panel: Panel<'_>,
+    tile: Tile<'_>,
+    acc: &mut [Lanes<f32>; R],
+) {
+    let units = panel.codes.chunks_exact(8 * coding.unit_bytes());
+    let weights = units.zip(panel.parameters.chunks_exact(coding.parameter_bytes()));
+    let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0.as_chunks::<8>().0;
+    let sums = tile.sums.as_chunks::<R>().0.chunks_exact(coding.sums());
+    let scales = tile.scales.as_chunks::<R>().0.iter().zip(sums);
+    let subs_per_unit = UNIT / coding.sub;
+    for (((units, parameters), words), (x_scales, sums)) in weights.zip(words).zip(scales) {
+        let (floats, integers) = parameters.split_at(if coding.minimum { 4 * PANEL } else { 2 * PANEL });
+        let (sub_scales, sub_minimums) = integers.split_at(8 * subs_per_unit * PANEL);
+        let sub_scales = sub_scales.as_chunks::<PANEL>().0;
+        let mut dots = [[0; PANEL]; R];
+        for (u, (unit, words)) in units.chunks_exact(coding.unit_bytes()).zip(words).enumerate() {
+            let codes = unpack(coding.bits, unit);
+            for (s, codes) in codes.chunks_exact(8 / subs_per_unit).enumerate() {
+                let (j, words) = (u * subs_per_unit + s, &words[s * 8 / subs_per_unit..]);
+                for (r, dots) in dots.iter_mut().enumerate() {
+                    let mut sub_dots = [if coding.minimum { 0 } else { sums[j][r] }; PANEL];
+                    add_groups(codes, words, r, &mut sub_dots);
+                    for lane in 0..PANEL {
+                        dots[lane] += i32::from(sub_scales[j][lane].cast_signed()) * sub_dots[lane];
+                    }
                 }
             }
         }
-    }
-}
-
-fn blocks_of_256(coding: Coding, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
-    let height = tile.height;
-    let weights = panel
-        .codes
-        .chunks_exact(coding.unit_bytes() * 8)
-        .zip(panel.parameters.chunks_exact(coding.parameter_bytes()));
-    for (b, (units, parameters)) in weights.enumerate() {
-        let words = &tile.words[b * 64 * height..][..64 * height];
-        let sums = &tile.sums[b * coding.sums() * height..][..coding.sums() * height];
-        for lane in 0..PANEL {
-            let codes: [[u8; UNIT]; 8] = array::from_fn(|u| {
-                get_unit(coding.bits, &units[u * coding.unit_bytes()..][..coding.unit_bytes()], lane)
-            });
-            let block = Block { coding, codes: codes.as_flattened(), parameters, lane };
-            for (r, out) in out[..height].iter_mut().enumerate() {
-                let x_scale = float(tile.scales[b * height + r]);
-                out[lane] = block.add(words, sums, height, r, x_scale, out[lane]);
+        let scale = halves(floats);
+        for (r, acc) in acc.iter_mut().enumerate() {
+            let x_scale = float(x_scales[r]);
+            add_products(acc, &dots[r].map(|dot| dot as f32), &scale.map(|scale| scale * x_scale));
+            if coding.minimum {
+                let dots = minimum_dots(sub_minimums, sums, r).map(|dot| dot as f32);
+                let scale = halves(&floats[2 * PANEL..]).map(|scale| -(scale * x_scale));
+                add_products(acc, &dots, &scale);
             }
         }
     }
 }
 
-/// A block of 256 weights of one output.
-struct Block<'a> {
-    coding: Coding,
-    codes: &'a [u8],
-    parameters: &'a [u8],
-    lane: usize,
+/// Minimums of sub-blocks times the sums of row `r` there.
+fn minimum_dots<const R: usize>(minimums: &[u8], sums: &[[i32; R]], r: usize) -> Lanes<i32> {
+    let mut dots = [0; PANEL];
+    for (pairs, sums) in minimums.chunks_exact(2 * PANEL).zip(sums) {
+        let (low, high) = (i32::from(sums[r] as i16), sums[r] >> 16);
+        for (dot, pair) in dots.iter_mut().zip(pairs.as_chunks::<2>().0) {
+            *dot += i32::from(pair[0]) * low + i32::from(pair[1]) * high;
+        }
+    }
+    dots
 }
 
-impl Block<'_> {
-    /// Adds the products with row `r` to `acc`.
-    fn add(&self, words: &[i32], sums: &[i32], height: usize, r: usize, x_scale: f32, acc: f32) -> f32 {
-        let Coding { block, sub, minimum, .. } = self.coding;
-        let integers = &self.parameters[2 * PANEL * (1 + usize::from(minimum))..];
-        let mut isum = 0;
-        for (j, codes) in self.codes.chunks_exact(sub).enumerate() {
-            let start = if minimum { 0 } else { sums[j * height + r] };
-            let dot = start + dot(codes, &words[j * sub / 4 * height..], height, r);
-            isum += i32::from(integers[j * PANEL + self.lane].cast_signed()) * dot;
+/// The four codes of a group, each for all outputs.
+type Group = [Lanes<u8>; 4];
+
+/// Adds the products of groups and row `r` to `dots`.
+fn add_groups<const R: usize>(groups: &[Group], words: &[[i32; R]], r: usize, dots: &mut Lanes<i32>) {
+    for (group, words) in groups.iter().zip(words) {
+        for (codes, x) in group.iter().zip(words[r].to_le_bytes()) {
+            let x = i16::from(x.cast_signed());
+            for lane in 0..PANEL {
+                // 255 * 127 fits.
+                dots[lane] += i32::from(i16::from(codes[lane]) * x);
+            }
         }
-        let scale = half_at(self.parameters, self.lane);
-        let acc = (isum as f32).mul_add(scale * x_scale, acc);
-        if !minimum {
-            return acc;
-        }
-        let minimums = integers[block / sub * PANEL..].chunks_exact(2 * PANEL);
-        let msum: i32 = minimums
-            .zip(sums.chunks_exact(height))
-            .map(|(pair, sums)| {
-                let (low, high) = (i32::from(sums[r] as i16), sums[r] >> 16);
-                i32::from(pair[2 * self.lane]) * low + i32::from(pair[2 * self.lane + 1]) * high
-            })
-            .sum();
-        let scale = half_at(self.parameters, PANEL + self.lane);
-        (msum as f32).mul_add(-(scale * x_scale), acc)
     }
 }
 
-/// Products of unsigned codes and the signed bytes of row `r`, summed.
-fn dot(codes: &[u8], words: &[i32], height: usize, r: usize) -> i32 {
-    codes
-        .chunks_exact(4)
-        .zip(words.chunks_exact(height))
-        .map(|(codes, words)| {
-            let x = words[r].to_le_bytes();
-            codes.iter().zip(x).map(|(&code, x)| i32::from(code) * i32::from(x.cast_signed())).sum::<i32>()
-        })
-        .sum()
+/// The groups of a unit, see [`packed`](super::packed).
+fn unpack(bits: usize, unit: &[u8]) -> [Group; 8] {
+    let rows = unit.as_chunks::<64>().0;
+    let mut groups = [[[0; PANEL]; 4]; 8];
+    for (g, group) in groups.iter_mut().enumerate() {
+        let row = &rows[if bits == 8 { g } else { g % 4 }];
+        let mut codes = *row;
+        if bits != 8 {
+            codes.iter_mut().for_each(|code| *code = *code >> (4 * (g / 4)) & 0x0f);
+        }
+        match bits {
+            5 => codes.iter_mut().zip(&rows[4]).for_each(|(code, upper)| *code |= (upper >> g & 1) << 4),
+            6 => codes
+                .iter_mut()
+                .zip(&rows[4 + g / 4])
+                .for_each(|(code, upper)| *code |= (upper >> (2 * (g % 4)) & 3) << 4),
+            _ => {}
+        }
+        for (i, group) in group.iter_mut().enumerate() {
+            *group = array::from_fn(|lane| codes[4 * lane + i]);
+        }
+    }
+    groups
 }
 
-fn half_at(bytes: &[u8], index: usize) -> f32 {
-    f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f32()
+/// The first 16 f16 numbers.
+fn halves(bytes: &[u8]) -> Lanes<f32> {
+    let bytes = bytes.as_chunks::<2>().0;
+    array::from_fn(|lane| f16::from_le_bytes(bytes[lane]).to_f32())
 }
 
 fn float(bits: i32) -> f32 {
