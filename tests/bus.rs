@@ -14,7 +14,7 @@ use zenoh::Wait;
 use zenoh::query::{ConsolidationMode, Reply};
 use zenoh::sample::SourceInfo;
 
-use fake::{CAMERA, DEVICE, Daemon, FRAME, GIVE_UP, SAY_NOTHING};
+use fake::{CAMERA, DEVICE, Daemon, FRAME, GIVE_UP, SAY_NOTHING, free_endpoint};
 
 /// How long anything in these tests may take before they give up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -83,6 +83,39 @@ fn a_client_is_served() {
 }
 
 #[test]
+fn a_router_carries_it() {
+    let endpoint = free_endpoint();
+    let mut config = zenoh::Config::default();
+    config.insert_json5("mode", "\"router\"").unwrap();
+    config.insert_json5("listen/endpoints", &format!("[\"{endpoint}\"]")).unwrap();
+    config.insert_json5("scouting/multicast/enabled", "false").unwrap();
+    let router = zenoh::open(config).wait().unwrap();
+    for mode in ["client", "peer"] {
+        let listen = if mode == "peer" { vec!["tcp/127.0.0.1:0".into()] } else { Vec::new() };
+        let connect = vec![endpoint.clone()];
+        let daemon = Daemon::on(
+            BusConfig { mode: mode.into(), listen, connect, ..BusConfig::default() },
+            endpoint.clone(),
+            4,
+        );
+        let client = client(&endpoint);
+        let answer = client.ask(CAMERA, &Question::new("far away"), |_| {}).unwrap();
+        assert_eq!(answer.text, "far away");
+        let mut captions = 0;
+        let count = |seen| match seen {
+            Seen::Caption(_) if captions == 1 => ControlFlow::Break(()),
+            _ => {
+                captions += 1;
+                ControlFlow::Continue(())
+            }
+        };
+        client.watch(Some(CAMERA), false, count).unwrap();
+        daemon.stop();
+    }
+    router.close().wait().unwrap();
+}
+
+#[test]
 fn what_is_not_there_is_said() {
     let daemon = Daemon::start(4);
     let client = client(&daemon.endpoint);
@@ -98,7 +131,7 @@ fn what_is_not_there_is_said() {
 
     let other = message(try_client(&daemon.endpoint, Some("kitchen")).err().unwrap());
     assert_eq!(other, format!("no device \"kitchen\" at {}; there are: {DEVICE}", daemon.endpoint));
-    let endpoint = fake::free_endpoint();
+    let endpoint = free_endpoint();
     let nobody = message(try_client(&endpoint, None).err().unwrap());
     assert!(nobody.starts_with(&format!("no daemon answers at {endpoint}; start one with ")), "{nobody}");
     daemon.stop();
@@ -221,7 +254,7 @@ fn a_session_that_cannot_be_opened_says_why() {
             daemon.endpoint
         )
     );
-    let free = fake::free_endpoint();
+    let free = free_endpoint();
     assert!(open(config(&free), "a/b").starts_with("device_name: the name \"a/b\" has '/'"));
     let lonely = BusConfig { mode: "client".into(), connect: vec![free.clone()], ..BusConfig::default() };
     assert!(open(lonely, DEVICE).starts_with(&format!("[bus] connect {free}: no router or peer answers")));

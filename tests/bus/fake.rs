@@ -47,7 +47,11 @@ impl Daemon {
     /// Starts a bus that lets `queue` questions wait, its engine and a camera that is described all the time.
     pub(super) fn start(queue: usize) -> Self {
         let endpoint = free_endpoint();
-        let config = BusConfig { listen: vec![endpoint.clone()], ..BusConfig::default() };
+        Self::on(BusConfig { listen: vec![endpoint.clone()], ..BusConfig::default() }, endpoint, queue)
+    }
+
+    /// The same, reached at `endpoint` by clients.
+    pub(super) fn on(config: BusConfig, endpoint: String, queue: usize) -> Self {
         let mut bus = Bus::open(&config, DEVICE).unwrap();
         let (asks, questions_in) = AskSender::channel(queue, Wake::default());
         let (events_out, events) = mpsc::channel(64);
