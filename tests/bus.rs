@@ -1,5 +1,6 @@
 //! The bus: a Python client subscribes, asks and is answered; every question ends once.
 
+mod daemon;
 mod fake;
 mod python;
 

@@ -81,7 +81,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const BE_DAEMON: &str = "TEST_DAEMON_ARGUMENTS";
 
 /// The daemon in a process of its own: the test program runs itself again.
-fn daemon(arguments: &[&str]) -> Command {
+pub(crate) fn daemon(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command
         .args(["service::be_the_daemon", "--exact", "--nocapture"])

@@ -6,7 +6,6 @@
 
 mod ask;
 pub mod client;
-mod frame;
 mod present;
 mod publish;
 mod query;

@@ -11,10 +11,13 @@ use zenoh::bytes::Encoding;
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
-use super::{BusInputs, frame};
+use super::BusInputs;
 
 /// Requests answered at once; more are refused.
 pub(super) const AT_ONCE: usize = 8;
+
+/// Quality of pictures that are not JPEG already, 1 to 100.
+const QUALITY: u8 = 90;
 
 /// What a refused caller is told.
 const RETRY_AFTER_MS: u32 = 200;
@@ -100,7 +103,9 @@ impl Window {
         for (camera, key) in named {
             let frame =
                 self.inputs.frame(camera, sequence).ok_or_else(|| no_frame(camera, &cameras, sequence))?;
-            let jpeg = frame::jpeg(&frame)?;
+            let jpeg = frame.jpeg(QUALITY).map_err(|error| AskError::Internal {
+                reason: format!("frame {} of camera \"{camera}\": {error}", frame.sequence),
+            })?;
             let stamp = FrameStamp {
                 camera: camera.into(),
                 sequence: frame.sequence,
