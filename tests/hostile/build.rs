@@ -240,10 +240,20 @@ pub(super) fn mmproj_gguf() -> Gguf {
 
 /// Names and shapes of a checkpoint with vision weights of its own.
 pub(super) fn checkpoint_shapes() -> Shapes {
+    checkpoint_shapes_of(ProjectorKind::LdpV2)
+}
+
+/// The same with either projector.
+pub(super) fn checkpoint_shapes_of(projector: ProjectorKind) -> Shapes {
     let mut shapes = LanguageNames::HUGGING_FACE.shapes(&language(Pairing::Halves));
     shapes.extend(VisionNames::inside().shapes(&vision()));
-    shapes.extend(ProjectorNames::hugging_face(ProjectorKind::LdpV2).shapes(&Nothing, 32, 32));
+    shapes.extend(ProjectorNames::hugging_face(projector).shapes(&Nothing, 32, 32));
     shapes
+}
+
+/// Names and shapes of a vision tower.
+pub(super) fn tower_shapes() -> Shapes {
+    VisionNames::tower().shapes(&vision())
 }
 
 pub(super) const CONFIG: &str = r#"{
@@ -266,6 +276,12 @@ pub(super) fn checkpoint(folder: &Folder) {
 
 /// A safetensors file of f16 zeros.
 pub(super) fn safetensors(shapes: &Shapes) -> Vec<u8> {
+    safetensors_of(shapes, 0.0)
+}
+
+/// A safetensors file of f16 numbers that are all `value`.
+pub(super) fn safetensors_of(shapes: &Shapes, value: f32) -> Vec<u8> {
+    let value = half::f16::from_f32(value).to_le_bytes();
     let mut header = serde_json::Map::new();
     let mut at = 0;
     for (name, shape) in shapes.iter().collect::<BTreeMap<_, _>>() {
@@ -277,7 +293,7 @@ pub(super) fn safetensors(shapes: &Shapes) -> Vec<u8> {
         at = end;
     }
     let header = serde_json::to_vec(&header).expect("a header");
-    [&(header.len() as u64).to_le_bytes()[..], &header, &vec![0; at]].concat()
+    [&(header.len() as u64).to_le_bytes()[..], &header, &value.repeat(at / 2)].concat()
 }
 
 /// A torch file of f16 zeros; `prelude` are pickle operations in front of the dictionary.

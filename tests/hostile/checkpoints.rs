@@ -1,8 +1,13 @@
 //! Checkpoint directories with a lie in the configuration, the index or the weights.
 
-use mobilevlmd::model::files::ModelPaths;
+use kernels::{Device, Reference};
+use mobilevlmd::model::files::{ModelPaths, ProjectorKind};
+use mobilevlmd::model::weights;
 
-use super::build::{CONFIG, Folder, TOWER, checkpoint, checkpoint_shapes, safetensors, torch_file, zip};
+use super::build::{
+    CONFIG, Folder, TOWER, checkpoint, checkpoint_shapes, checkpoint_shapes_of, safetensors, safetensors_of,
+    torch_file, tower_shapes, zip,
+};
 use super::{EXACT, load, open, refused};
 
 fn paths(folder: &Folder) -> ModelPaths {
@@ -116,6 +121,35 @@ fn the_tower_is_found_or_asked_for() {
     shapes.retain(|name, _| !name.contains("vision_tower"));
     folder.write("model.safetensors", safetensors(&shapes));
     refused(&named, &["the weights of", "elsewhere/clip"]);
+}
+
+/// The number that fills the vision weights which a checkpoint loads.
+fn vision_value(folder: &Folder) -> f32 {
+    let files = open(&paths(folder)).unwrap();
+    let weights = weights::vision(&files, &Reference, &EXACT).unwrap();
+    let mut class = vec![0.0; files.vision.hidden];
+    Reference.read(&weights.class, 0, &mut class);
+    class[0]
+}
+
+#[test]
+fn each_version_takes_its_own_vision_weights() {
+    let (inside, beside) = (1.0, 2.0);
+    for (projector, kind, both) in
+        [("ldpnet", ProjectorKind::Ldp, beside), ("ldpnetv2", ProjectorKind::LdpV2, inside)]
+    {
+        let folder = Folder::new();
+        checkpoint(&folder);
+        folder.write("config.json", with(CONFIG, "mm_projector_type", &format!("{projector:?}")));
+        let mut shapes = checkpoint_shapes_of(kind);
+        folder.write("model.safetensors", safetensors_of(&shapes, inside));
+        assert_eq!(vision_value(&folder), inside, "{projector} inside only");
+        folder.write("openai/clip/model.safetensors", safetensors_of(&tower_shapes(), beside));
+        assert_eq!(vision_value(&folder), both, "{projector} inside and beside");
+        shapes.retain(|name, _| !name.contains("vision_tower"));
+        folder.write("model.safetensors", safetensors_of(&shapes, inside));
+        assert_eq!(vision_value(&folder), beside, "{projector} beside only");
+    }
 }
 
 #[test]

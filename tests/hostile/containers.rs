@@ -47,7 +47,7 @@ fn version_two_and_other_alignments_load() {
 /// A lie: what to change in the text file or in the vision file, and what the message must say.
 type Lie = (fn(&mut Gguf, &mut Gguf), &'static [&'static str]);
 
-const LIES: [Lie; 42] = [
+const LIES: [Lie; 43] = [
     (|t, _| t.version = 1, &["model.gguf", "GGUF version 1"]),
     (|t, _| t.version = 3u32.swap_bytes(), &["big-endian"]),
     (|t, _| t.tensor_count = Some(1 << 60), &["1152921504606846976 tensors"]),
@@ -60,6 +60,7 @@ const LIES: [Lie; 42] = [
     ),
     (|t, _| t.set("general.architecture", Meta::Text("clip")), &["--mmproj"]),
     (|t, _| t.set("general.architecture", Meta::U32(1)), &["general.architecture is 1"]),
+    (|t, _| t.set("split.count", Meta::U32(3)), &["model.gguf", "one of 3 parts", "--merge"]),
     (|t, _| t.set("general.alignment", Meta::U32(0)), &["general.alignment of 0"]),
     (|t, _| t.set("general.alignment", Meta::U32(24)), &["general.alignment of 24"]),
     (

@@ -202,6 +202,11 @@ fn describe_text(header: &Header<'_>, place: &str) -> Result<Text, ModelError> {
             return Err(ModelError::unsupported(place, problem));
         }
     }
+    let parts = keys.optional_size("split.count")?.unwrap_or(1);
+    if parts > 1 {
+        let problem = format!("it is one of {parts} parts; merge them with llama-gguf-split --merge");
+        return Err(ModelError::unsupported(place, problem));
+    }
     let vocabulary = vocabulary(&keys)?;
     let language = language(&keys, vocabulary.pieces.len())?;
     Ok((keys.text("general.name")?.and_then(tidy_name), language, vocabulary))
