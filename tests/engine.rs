@@ -190,6 +190,34 @@ fn two_passes_interleave_between_layers() {
 }
 
 #[test]
+fn frames_and_tokens_need_no_new_memory() {
+    for name in MODELS {
+        let files = files(name);
+        // With one thread everything runs on the one whose allocations are counted.
+        let model = &mut load(&files, cpu(1), DEFAULT);
+        let mut preprocessor = Preprocessor::new(files.vision.image, files.image_mean, files.image_std);
+        let picture = image::RgbImage::from_fn(320, 200, |x, y| image::Rgb([x as u8, y as u8, 7]));
+        let (mut pass, mut scene, mut branch) =
+            (model.pass().unwrap(), Sequence::default(), Sequence::default());
+        let mut frame = || {
+            model.encode(preprocessor.pixels(&picture));
+            model.release(&mut scene);
+            let visual = 0..model.visual_tokens();
+            model.forward(&mut pass, &mut scene, Input::Visual(visual)).unwrap();
+            model.fork(&scene, &mut branch);
+            model.forward(&mut pass, &mut branch, Input::Tokens(&[5, 6, 7, 8, 9])).unwrap();
+            for id in 10..30 {
+                model.forward(&mut pass, &mut branch, Input::Tokens(&[id])).unwrap();
+                assert!(model.logits(&pass)[0].is_finite());
+            }
+        };
+        frame();
+        let ((), tally) = crate::allocation::during(frame);
+        assert_eq!(tally.calls, 0, "{name}: {tally:?}");
+    }
+}
+
+#[test]
 fn the_scalar_reference_and_the_cpu_agree() {
     let files = files(MODELS[2]);
     let options = LoadOptions { exact: true, ..DEFAULT };

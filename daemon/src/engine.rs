@@ -34,7 +34,7 @@ use job::{Job, Plan};
 use progress::millis;
 use question::Question;
 use scene::{Encoding, Scene, Target};
-use scheduler::Choice;
+use scheduler::{CameraView, Choice, QuestionView};
 
 pub use camera::CameraInput;
 pub use progress::{CameraReport, Progress, Report};
@@ -173,6 +173,8 @@ struct Engine<D: Device> {
     questions: Vec<Question>,
     questions_seen: u64,
     encoding: Option<Encoding>,
+    /// What the scheduler is shown, kept for its room.
+    views: (Vec<QuestionView>, Vec<CameraView>),
     /// One pass for each kind of work, so that each can wait between two layers.
     encode_pass: Pass<D>,
     question_pass: Pass<D>,
@@ -201,6 +203,7 @@ impl<D: Device> Engine<D> {
             questions: Vec::with_capacity(options.question.queue),
             questions_seen: 0,
             encoding: None,
+            views: (Vec::with_capacity(options.question.queue), Vec::with_capacity(cameras.len())),
             system: Sequence::default(),
             rgb: image::RgbImage::new(0, 0),
             model,
@@ -261,18 +264,16 @@ impl<D: Device> Engine<D> {
         Ok(())
     }
 
-    fn choose(&self) -> Choice {
+    fn choose(&mut self) -> Choice {
         let now = Instant::now();
-        let questions: Vec<_> = self.questions.iter().enumerate().map(|(i, q)| q.view(i)).collect();
         let encoding = self.encoding.as_ref().map(|encoding| encoding.target);
         let period = Duration::try_from_secs_f64(self.options.caption.period_s).unwrap_or_default();
-        let cameras: Vec<_> = self
-            .cameras
-            .iter()
-            .enumerate()
-            .map(|(i, camera)| camera.view(i, encoding, period, now))
-            .collect();
-        scheduler::next(&questions, &cameras, self.encoding.is_some())
+        let (questions, cameras) = &mut self.views;
+        questions.clear();
+        questions.extend(self.questions.iter().enumerate().map(|(i, question)| question.view(i)));
+        cameras.clear();
+        cameras.extend(self.cameras.iter().enumerate().map(|(i, c)| c.view(i, encoding, period, now)));
+        scheduler::next(questions, cameras, encoding.is_some())
     }
 
     fn work(&mut self, choice: Choice) {
