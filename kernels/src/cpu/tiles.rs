@@ -147,15 +147,22 @@ fn fill_blocks_of_32<const H: usize>(
     (words, scales, sums): Parts<'_, H>,
     r: usize,
 ) {
+    // Eight blocks at a time go through memory; the integers of one would be kept in registers and
+    // picked apart there.
+    const BLOCKS: usize = 8;
     let zero = i32::from(coding.zero);
-    let words = words.as_chunks_mut::<8>().0;
-    let parts = words.iter_mut().zip(scales.iter_mut().zip(sums));
-    for (block, (words, (scale, sum))) in row.as_chunks::<32>().0.iter().zip(parts) {
-        let mut q = [0; 32];
-        scale[r] = float_bits(quantize32(block, &mut q));
-        put_words(&q, words, r);
-        let total: i32 = q.iter().map(|&q| i32::from(q)).sum();
-        sum[r] = if coding.minimum { float_bits(total as f32) } else { -zero * total };
+    let parts = scales.chunks_mut(BLOCKS).zip(sums.chunks_mut(BLOCKS));
+    let rest = words.chunks_mut(8 * BLOCKS).zip(parts);
+    for (blocks, (words, (scales, sums))) in row.as_chunks::<32>().0.chunks(BLOCKS).zip(rest) {
+        let mut q = [[0; 32]; BLOCKS];
+        for ((block, q), scale) in blocks.iter().zip(&mut q).zip(scales) {
+            scale[r] = float_bits(quantize32(block, q));
+        }
+        put_words(q.as_flattened(), words, r);
+        for (q, sum) in q.iter().zip(sums) {
+            let total: i32 = q.iter().map(|&q| i32::from(q)).sum();
+            sum[r] = if coding.minimum { float_bits(total as f32) } else { -zero * total };
+        }
     }
 }
 
