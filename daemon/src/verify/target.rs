@@ -1,0 +1,52 @@
+//! The devices a check runs on.
+
+use std::fmt;
+
+use kernels::cpu::IsaLevel;
+use kernels::{Cpu, CpuOptions, Device, Reference};
+
+/// A device to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The scalar specification.
+    Reference,
+    /// The CPU device held to one instruction set.
+    Cpu {
+        /// The instruction set.
+        isa: IsaLevel,
+        /// Threads; 0 takes the physical cores.
+        threads: usize,
+    },
+}
+
+/// Work that can be done on any device.
+pub(super) trait OnDevice {
+    /// What comes of it.
+    type Output;
+
+    /// Does it.
+    fn run<D: Device>(self, device: D) -> Self::Output;
+}
+
+impl Target {
+    /// Every instruction set of this processor, plainest first.
+    pub fn every_isa(threads: usize) -> Vec<Target> {
+        Cpu::available().into_iter().map(|isa| Target::Cpu { isa, threads }).collect()
+    }
+
+    pub(super) fn with<W: OnDevice>(self, work: W) -> W::Output {
+        match self {
+            Target::Reference => work.run(Reference),
+            Target::Cpu { isa, threads } => work.run(Cpu::new(CpuOptions { threads, isa_cap: Some(isa) })),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Reference => f.write_str("reference"),
+            Target::Cpu { isa, .. } => f.write_str(isa.name()),
+        }
+    }
+}
