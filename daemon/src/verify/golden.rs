@@ -132,6 +132,14 @@ pub(super) fn patch_cosine(got: &[f32], want: &[f32], channels: usize) -> f64 {
     if all.is_nan() || quiet.is_nan() { f64::NAN } else { all.min(quiet) }
 }
 
+/// Cosine of two vectors after the mean of each was taken off; NaN if the lengths differ.
+pub(super) fn vector_cosine(got: &[f32], want: &[f32]) -> f64 {
+    if got.len() != want.len() {
+        return f64::NAN;
+    }
+    cosine(&centred(got, 1), &centred(want, 1), &[])
+}
+
 /// Values without the mean of their channel.
 fn centred(values: &[f32], channels: usize) -> Vec<f64> {
     let rows = values.len() / channels;

@@ -110,9 +110,10 @@ impl<'a> Models<'a> {
             let work = Work { label: &form.label, files: &files, tokenizer: &tokenizer, cases: &cases };
             work.check_text(sink);
             for &target in targets {
-                work.check_on(target, ComputePath::Exact, sink);
-                if !exact_only {
-                    work.check_on(target, ComputePath::Run, sink);
+                for &path in
+                    ComputePath::ALL.iter().filter(|&&path| path == ComputePath::Exact || !exact_only)
+                {
+                    work.check_on(target, path, sink);
                 }
             }
         }
