@@ -4,77 +4,17 @@
 //! The parity tests and the benchmark both include this file, each using a part of it.
 #![allow(dead_code)]
 
+#[path = "random.rs"]
+mod random;
+#[path = "sequences.rs"]
+pub(crate) mod sequences;
+
 use std::ops::Range;
 
-use half::{bf16, f16};
-use kernels::{
-    Activation, Arithmetic, DType, Device, Grid, KvDtype, KvShape, MatrixView, PAGE, PageId, Pairing, Slot,
-    Span,
-};
+use kernels::{Activation, Arithmetic, DType, Device, Grid, KvDtype, MatrixView, Pairing};
 
-/// A small generator (splitmix64), so that every run sees the same numbers.
-pub(crate) struct Random(u64);
-
-impl Random {
-    /// A generator with its own sequence for each `seed`.
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// 64 random bits.
-    pub(crate) fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number of `-1.0 .. 1.0`.
-    pub(crate) fn unit(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    /// A number below `limit`.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        (self.bits() % limit as u64) as usize
-    }
-
-    /// Numbers of `-1.0 .. 1.0`, about one in eight stretched to `-8.0 .. 8.0`.
-    pub(crate) fn vec(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| self.unit() * if self.below(8) == 0 { 8.0 } else { 1.0 }).collect()
-    }
-}
-
-/// A stored matrix of random blocks: every bit pattern of the codes and integer scales, f16 scales
-/// of ordinary size.
-pub(crate) fn blocks(random: &mut Random, dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
-    let count = rows * cols / dtype.block_len();
-    (0..count).flat_map(|_| block(random, dtype)).collect()
-}
-
-fn block(random: &mut Random, dtype: DType) -> Vec<u8> {
-    let value = random.unit();
-    match dtype {
-        DType::F32 => return value.to_le_bytes().to_vec(),
-        DType::F16 => return f16::from_f32(value).to_le_bytes().to_vec(),
-        DType::BF16 => return bf16::from_f32(value).to_le_bytes().to_vec(),
-        _ => {}
-    }
-    let mut bytes: Vec<u8> = (0..dtype.block_bytes()).map(|_| random.bits() as u8).collect();
-    let scales: &[usize] = match dtype {
-        DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
-        DType::Q2K => &[80, 82],
-        DType::Q3K => &[108],
-        DType::Q6K => &[208],
-        _ => &[0],
-    };
-    for &at in scales {
-        let scale = f16::from_f32(random.unit() / 16.0);
-        bytes[at..at + 2].copy_from_slice(&scale.to_le_bytes());
-    }
-    bytes
-}
+pub(crate) use random::{Random, blocks};
+use sequences::{Heads, Sequence, attend_step};
 
 /// An operation with what is particular to it.
 #[derive(Clone, Copy, Debug)]
@@ -337,103 +277,6 @@ fn rope_table(head_dim: usize, positions: usize) -> Vec<f32> {
             cosines.chain((0..head_dim / 2).map(move |i| angle(p, i).sin()))
         })
         .collect()
-}
-
-/// Shape of an attention over a cache.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Heads {
-    pub(crate) heads: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) dtype: KvDtype,
-}
-
-/// A sequence with `past` positions in the cache and `new` ones that ask. What stands at a position
-/// depends on the seed and the position alone.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sequence {
-    pub(crate) seed: u64,
-    pub(crate) past: usize,
-    pub(crate) new: usize,
-    /// Whether every query and the newest key and value are NaN.
-    pub(crate) poisoned: bool,
-}
-
-impl Sequence {
-    fn len(&self) -> usize {
-        self.past + self.new
-    }
-
-    fn rows(&self, what: u64, positions: Range<usize>, width: usize) -> Vec<f32> {
-        let row = |position: usize| Random::new(self.seed << 32 | what << 24 | position as u64).vec(width);
-        positions.flat_map(row).collect()
-    }
-}
-
-/// Runs the new rows of all sequences together.
-pub(crate) fn attend<D: Device>(device: &D, heads: Heads, sequences: &[Sequence]) -> Vec<f32> {
-    let rows = sequences.iter().map(|sequence| sequence.new).sum();
-    let mut out = device.tensor(rows, heads.heads * heads.head_dim).unwrap();
-    attend_step(device, heads, sequences)(&mut out);
-    read(device, &out)
-}
-
-/// Fills a cache and returns what asks it. Pages are scattered, each is a copy of another page, and
-/// places beyond a sequence hold NaN.
-fn attend_step<'d, D: Device>(
-    device: &'d D,
-    heads: Heads,
-    sequences: &[Sequence],
-) -> impl FnMut(&mut D::Tensor) + use<'d, D> {
-    const LAYER: usize = 1;
-    let Heads { heads, kv_heads, head_dim, dtype } = heads;
-    let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
-    let counts: Vec<usize> = sequences.iter().map(|sequence| sequence.len().div_ceil(PAGE)).collect();
-    let total: usize = counts.iter().sum();
-    let shape = KvShape { layers: 2, kv_heads, head_dim };
-    let mut kv = device.kv(shape, 2 * total, dtype).unwrap();
-    assert!(device.kv_bytes(&kv) >= 2 * total * 2 * 2 * PAGE * kv_width * 2);
-    let stale = upload(device, &vec![f32::NAN; PAGE * kv_width], kv_width);
-    let (mut q, mut pages, mut next) = (Vec::new(), Vec::new(), 0);
-    for (sequence, &count) in sequences.iter().zip(&counts) {
-        let first: Vec<PageId> = (next..next + count).map(|page| PageId((total + page) as u32)).collect();
-        for &page in &first {
-            let slots: Vec<Slot> = (0..PAGE as u32).map(|offset| Slot { page, offset }).collect();
-            device.kv_append(&mut kv, LAYER, &stale, &stale, &slots);
-        }
-        let mut parts = [1, 2].map(|what| sequence.rows(what, 0..sequence.len(), kv_width));
-        let mut queries = sequence.rows(0, sequence.past..sequence.len(), width);
-        if sequence.poisoned {
-            queries.fill(f32::NAN);
-            let last = (sequence.len() - 1) * kv_width;
-            parts.iter_mut().for_each(|part| part[last..].fill(f32::NAN));
-        }
-        q.extend(queries);
-        let slots: Vec<Slot> =
-            (0..sequence.len()).map(|p| Slot { page: first[p / PAGE], offset: (p % PAGE) as u32 }).collect();
-        let [k, v] = parts.map(|part| upload(device, &part, kv_width));
-        device.kv_append(&mut kv, LAYER, &k, &v, &slots);
-        // Backwards, so that pages of a sequence are neither ordered nor in one place.
-        let copies: Vec<PageId> = (0..count).map(|p| PageId((total - 1 - next - p) as u32)).collect();
-        first.iter().zip(&copies).for_each(|(&from, &to)| device.kv_copy_page(&mut kv, from, to));
-        pages.push(copies);
-        next += count;
-    }
-    let q = upload(device, &q, width);
-    let sequences = sequences.to_vec();
-    move |out| {
-        let mut row = 0;
-        let span = |(sequence, pages): (&Sequence, &'_ Vec<PageId>)| {
-            row += sequence.new;
-            (row - sequence.new..row, sequence.past, pages.clone())
-        };
-        let parts: Vec<_> = sequences.iter().zip(&pages).map(span).collect();
-        let spans: Vec<Span<'_>> = parts
-            .iter()
-            .map(|(rows, position, pages)| Span { rows: rows.clone(), position: *position, pages })
-            .collect();
-        device.attend(&q, &kv, LAYER, &spans, heads, out);
-    }
 }
 
 /// A tensor of `values`.

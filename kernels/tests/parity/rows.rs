@@ -2,7 +2,8 @@
 
 use kernels::{Cpu, CpuOptions, Device, KvDtype};
 
-use crate::cases::{Bound, Case, Heads, Sequence, attend, small};
+use crate::cases::sequences::{Heads, Sequence, attend};
+use crate::cases::{Bound, Case, small};
 use crate::{check, devices};
 
 /// Cases with several rows that do not look at each other.
