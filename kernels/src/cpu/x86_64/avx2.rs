@@ -194,14 +194,7 @@ fn blocks_of_256<
                 acc[h][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r]), factor, acc[h][r]);
             }
             if minimums {
-                let mut dots = [_mm256_setzero_si256(); R];
-                for (sums, pairs) in sums.iter().zip(sub_minimums.as_chunks::<32>().0) {
-                    let pairs = _mm256_cvtepu8_epi16(load128(&pairs[2 * HALF * h..]));
-                    for r in 0..R {
-                        let products = _mm256_madd_epi16(pairs, _mm256_set1_epi32(sums[r]));
-                        dots[r] = _mm256_add_epi32(dots[r], products);
-                    }
-                }
+                let dots = minimum_dots(sub_minimums, h, sums);
                 let scale = _mm256_cvtph_ps(load128(&halves[2 * PANEL + 2 * HALF * h..]));
                 for r in 0..R {
                     let factor = _mm256_mul_ps(scale, broadcast(x_scales[r]));
@@ -254,6 +247,21 @@ fn add_groups<const UNIT: usize, const R: usize>(
             dots[r] = _mm256_add_epi32(dots[r], _mm256_madd_epi16(pairs[r], factors));
         }
     }
+}
+
+/// Minimums of sub-blocks of half `h` times the sums of activations there.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn minimum_dots<const R: usize>(minimums: &[u8], h: usize, sums: &[[i32; R]]) -> [__m256i; R] {
+    let mut dots = [_mm256_setzero_si256(); R];
+    for (sums, pairs) in sums.iter().zip(minimums.as_chunks::<32>().0) {
+        let pairs = _mm256_cvtepu8_epi16(load128(&pairs[2 * HALF * h..]));
+        for r in 0..R {
+            let products = _mm256_madd_epi16(pairs, _mm256_set1_epi32(sums[r]));
+            dots[r] = _mm256_add_epi32(dots[r], products);
+        }
+    }
+    dots
 }
 
 /// Group `g` of half `h` of a unit, one code per byte; codes of 8 bits as signed numbers.

@@ -120,11 +120,7 @@ fn blocks_of_32<const UNIT: usize, const PARAMETERS: usize, const R: usize>(
                 dots[r] = _mm512_set1_epi32(sums[r]);
             }
         }
-        for g in 0..8 {
-            for r in 0..R {
-                dots[r] = _mm512_dpbusd_epi32(dots[r], codes[g], _mm512_set1_epi32(words[g][r]));
-            }
-        }
+        add_groups(&codes, words, &mut dots);
         let scale = _mm512_cvtph_ps(load256(&parameters[..32]));
         for r in 0..R {
             let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
@@ -172,19 +168,15 @@ fn blocks_of_256<
             let codes = unpack(unit);
             for s in 0..SUBS {
                 let j = u * SUBS + s;
-                let sub_scale = _mm512_cvtepi8_epi32(load128(&sub_scales[j * PANEL..]));
                 let mut sub_dots = [_mm512_setzero_si512(); R];
                 for r in 0..R {
                     if !minimums {
                         sub_dots[r] = _mm512_set1_epi32(sums[j][r]);
                     }
                 }
-                for g in s * 8 / SUBS..(s + 1) * 8 / SUBS {
-                    for r in 0..R {
-                        let x = _mm512_set1_epi32(words[g][r]);
-                        sub_dots[r] = _mm512_dpbusd_epi32(sub_dots[r], codes[g], x);
-                    }
-                }
+                let groups = s * 8 / SUBS..(s + 1) * 8 / SUBS;
+                add_groups(&codes[groups.clone()], &words[groups], &mut sub_dots);
+                let sub_scale = _mm512_cvtepi8_epi32(load128(&sub_scales[j * PANEL..]));
                 for r in 0..R {
                     dots[r] = _mm512_add_epi32(dots[r], _mm512_mullo_epi32(sub_dots[r], sub_scale));
                 }
@@ -196,13 +188,7 @@ fn blocks_of_256<
             acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), factor, acc[r]);
         }
         if minimums {
-            let mut dots = [_mm512_setzero_si512(); R];
-            for (sums, pairs) in sums.iter().zip(sub_minimums.as_chunks::<32>().0) {
-                let pairs = _mm512_cvtepu8_epi16(load256(pairs));
-                for r in 0..R {
-                    dots[r] = _mm512_dpwssd_epi32(dots[r], pairs, _mm512_set1_epi32(sums[r]));
-                }
-            }
+            let dots = minimum_dots(sub_minimums, sums);
             let scale = _mm512_cvtph_ps(load256(&halves[32..]));
             for r in 0..R {
                 let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
@@ -211,6 +197,31 @@ fn blocks_of_256<
         }
     }
     store(&acc, out);
+}
+
+/// Adds the products of groups to `dots`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn add_groups<const R: usize>(codes: &[__m512i], words: &[[i32; R]], dots: &mut [__m512i; R]) {
+    for (codes, words) in codes.iter().zip(words) {
+        for r in 0..R {
+            dots[r] = _mm512_dpbusd_epi32(dots[r], *codes, _mm512_set1_epi32(words[r]));
+        }
+    }
+}
+
+/// Minimums of sub-blocks times the sums of activations there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn minimum_dots<const R: usize>(minimums: &[u8], sums: &[[i32; R]]) -> [__m512i; R] {
+    let mut dots = [_mm512_setzero_si512(); R];
+    for (sums, pairs) in sums.iter().zip(minimums.as_chunks::<32>().0) {
+        let pairs = _mm512_cvtepu8_epi16(load256(pairs));
+        for r in 0..R {
+            dots[r] = _mm512_dpwssd_epi32(dots[r], pairs, _mm512_set1_epi32(sums[r]));
+        }
+    }
+    dots
 }
 
 /// The eight groups of a unit, one code per byte.
