@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Counting;
 
@@ -10,6 +11,7 @@ static ALLOCATOR: Counting = Counting;
 
 thread_local! {
     static TALLY: Cell<Tally> = const { Cell::new(Tally { calls: 0, bytes: 0, largest: 0 }) };
+    static SHARED: Cell<Option<&'static AtomicUsize>> = const { Cell::new(None) };
 }
 
 /// What a thread has allocated.
@@ -24,7 +26,10 @@ pub(crate) struct Tally {
 }
 
 fn count(bytes: usize) {
-    // The tally is gone while a thread ends; nothing is measured then.
+    // Both are gone while a thread ends; nothing is measured then.
+    if let Ok(Some(calls)) = SHARED.try_with(Cell::get) {
+        calls.fetch_add(1, Ordering::Relaxed);
+    }
     let _ = TALLY.try_with(|tally| {
         let Tally { calls, bytes: sum, largest } = tally.get();
         tally.set(Tally { calls: calls + 1, bytes: sum.saturating_add(bytes), largest: largest.max(bytes) });
@@ -63,6 +68,11 @@ pub(crate) fn during<T>(work: impl FnOnce() -> T) -> (T, Tally) {
     TALLY.set(Tally { calls: 0, bytes: 0, largest: 0 });
     let result = work();
     (result, TALLY.get())
+}
+
+/// From now on counts the allocations of the calling thread in `calls`, for other threads to read.
+pub(crate) fn count_calls_in(calls: &'static AtomicUsize) {
+    SHARED.set(Some(calls));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,8 @@ use image::{ExtendedColorType, Rgb, RgbImage, codecs::jpeg::JpegEncoder};
 use messages::{CameraPhase, CameraState};
 use mobilevlmd::camera::{self, CameraHandle, Frame, PixelFormat, Scene, Wake};
 use mobilevlmd::config::CameraConfig;
+
+use crate::allocation;
 
 /// Long enough for anything that ever happens.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,7 +39,7 @@ impl Running {
     }
 
     /// The next frame that was not seen yet.
-    fn frame(&self) -> std::sync::Arc<Frame> {
+    fn frame(&self) -> Arc<Frame> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(frame) = self.camera.latest.take_new() {
@@ -226,4 +230,45 @@ fn a_snapshot_of_any_camera_is_a_jpeg_that_others_can_read() {
     let bytes = running.frame().jpeg(80).unwrap();
     let shown = image::load_from_memory_with_format(&bytes, image::ImageFormat::Jpeg).unwrap();
     assert_eq!((shown.width(), shown.height()), (640, 480));
+}
+
+#[test]
+fn a_camera_does_not_allocate_once_it_is_live() {
+    static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+    let config =
+        CameraConfig { name: "front".into(), source: "test:".into(), fps: 200.0, ..Default::default() };
+    let wake = Wake::default();
+    let on_state = |state: CameraState| {
+        if state.phase == CameraPhase::Live {
+            allocation::count_calls_in(&ALLOCATIONS);
+        }
+    };
+    let camera = camera::spawn(&config, wake.clone(), on_state).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // Like the engine, the reader holds the last two frames it took.
+    let mut held: [Option<Arc<Frame>>; 2] = [None, None];
+    let take = |held: &mut [Option<Arc<Frame>>; 2]| {
+        while !camera.latest.has_new() {
+            assert!(Instant::now() < deadline, "{:?}", camera.status());
+            wake.wait_until(deadline);
+        }
+        held.rotate_left(1);
+        // The older one is let go before a newer one is taken: two are the most.
+        held[1] = None;
+        held[1] = camera.latest.take_new();
+    };
+    take(&mut held);
+    take(&mut held);
+    // While two are held, one is shown and one is filled, the camera has all the frames it needs.
+    let both_held_at = camera.status().frames;
+    while camera.status().frames < both_held_at + 4 {
+        assert!(Instant::now() < deadline, "{:?}", camera.status());
+        wake.wait_until(deadline);
+    }
+    let warm = ALLOCATIONS.load(Ordering::Relaxed);
+    assert!(warm > 0, "the first frames need memory; is the camera's thread counted?");
+    for _ in 0..100 {
+        take(&mut held);
+    }
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), warm, "allocations in 100 frames");
 }

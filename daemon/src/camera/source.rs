@@ -163,7 +163,7 @@ pub enum SourceError {
     #[error("{}: busy: another program captures from it", .0.display())]
     Busy(PathBuf),
     /// It captures no pictures.
-    #[error("{}: not a capture device: see `mobilevlmd cameras`", .0.display())]
+    #[error("{}: not a capture device: see mobilevlmd cameras", .0.display())]
     NotCapture(PathBuf),
     /// It captures nothing that is understood.
     #[error("{}: no usable format: it offers {offered}", path.display())]

@@ -6,6 +6,7 @@
 mod device;
 mod fourcc;
 mod listing;
+mod mapping;
 mod negotiate;
 mod stream;
 
@@ -114,7 +115,14 @@ fn rates(device: &Device, fourcc: FourCc, width: u32, height: u32) -> Vec<Rate> 
 /// Most entries of any list of a driver: one that never ends its list is not followed for ever.
 const MOST_ENTRIES: u32 = 256;
 
+/// Names for an error message, the first ones of a long list.
 fn offered_formats(offers: &[Offer]) -> String {
-    let names: Vec<_> = offers.iter().map(|offer| offer.fourcc.to_string()).collect();
-    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+    const SHOWN: usize = 12;
+    let mut names: Vec<_> = offers.iter().take(SHOWN).map(|offer| offer.fourcc.to_string()).collect();
+    match offers.len() {
+        0 => names.push("nothing".into()),
+        count if count > SHOWN => names.push(format!("{} more", count - SHOWN)),
+        _ => {}
+    }
+    names.join(", ")
 }

@@ -4,7 +4,6 @@ use std::ffi::c_void;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem;
-use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use v4l::v4l_sys::*;
 use v4l::v4l2::{self, vidioc};
 
 use super::fourcc::FourCc;
+use super::mapping::Mapping;
 use super::negotiate::{Rate, SizeRange};
 
 /// Most planes of a frame that are understood; the kernel allows eight.
@@ -350,14 +350,7 @@ impl Device {
 
     /// Maps a plane of a buffer.
     pub(super) fn map(&self, plane: PlaneMemory) -> io::Result<Mapping> {
-        let length = plane.length as usize;
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
-        let offset = libc::off_t::from(plane.offset);
-        // SAFETY: the kernel chooses the address, so no memory of this process is replaced.
-        let start = unsafe {
-            v4l2::mmap(std::ptr::null_mut(), length, protection, flags, self.fd.as_raw_fd(), offset)?
-        };
-        Ok(Mapping { start: start.cast(), length })
+        Mapping::new(&self.fd, plane)
     }
 
     /// One entry of a list; `false` behind the last, or if the driver has no such list.
@@ -443,46 +436,6 @@ impl Buffer {
             monotonic: is_usable.then_some(since_boot),
             used,
         }
-    }
-}
-
-/// Memory shared with the driver.
-#[derive(Debug)]
-pub(super) struct Mapping {
-    start: *mut u8,
-    length: usize,
-}
-
-// SAFETY: the memory belongs to the process, not to a thread, and a mapping has one owner.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    /// Bytes that are mapped.
-    pub(super) fn len(&self) -> usize {
-        self.length
-    }
-
-    /// Appends bytes to `out`, as many of `range` as are mapped. The driver may write at the same
-    /// time, so no reference into the memory is ever made.
-    pub(super) fn append_to(&self, range: Range<usize>, out: &mut Vec<u8>) {
-        let end = range.end.min(self.length);
-        let start = range.start.min(end);
-        out.reserve(end - start);
-        // SAFETY: the source is mapped up to `end`; the target has room for the bytes behind its
-        // length and is no mapped memory; all bytes up to the new length are written.
-        unsafe {
-            let target = out.as_mut_ptr().add(out.len());
-            std::ptr::copy_nonoverlapping(self.start.add(start), target, end - start);
-            out.set_len(out.len() + (end - start));
-        }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the memory was mapped with this address and length and is used by nobody else.
-        // Failure would leave it mapped, which harms nothing.
-        let _ = unsafe { v4l2::munmap(self.start.cast(), self.length) };
     }
 }
 

@@ -3,8 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::device::{Device, Filled, Format, Kind, Mapping, Ready};
+use super::device::{Device, Filled, Format, Kind, Ready};
 use super::fourcc::{FourCc, understood};
+use super::mapping::Mapping;
 use super::negotiate::{Mode, Rate};
 use crate::camera::frame::{Frame, PixelFormat, check_size};
 use crate::camera::source::{Delivery, SourceError};

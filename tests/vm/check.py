@@ -1,0 +1,179 @@
+"""Checks what the program said inside the emulated machine. Usage: check.py LOG"""
+
+import json
+import re
+import sys
+
+LIMIT_AGE_MS = 5000  # An emulated machine is slow; the point is that ages are neither negative nor clock offsets.
+
+
+class Case:
+    """What one run of the program said."""
+
+    def __init__(self):
+        self.ended = False
+        self.text = []
+        self.listing = None
+        self.states = []
+        self.frames = []
+        self.status = None
+
+    def add(self, line):
+        try:
+            told = json.loads(line)
+        except ValueError:
+            self.ended |= line == "end"
+            self.text.append(line)
+            return
+        if isinstance(told, list):
+            self.listing = told
+        elif "state" in told:
+            self.states.append((told["state"]["phase"], told["state"]["reason"]))
+        elif "frame" in told:
+            self.frames.append(told["frame"])
+        elif "status" in told:
+            self.status = told["status"]
+
+    def phases(self):
+        return [phase for phase, _ in self.states]
+
+    def reasons(self):
+        return " | ".join(reason for _, reason in self.states)
+
+
+def read(path):
+    cases = {}
+    with open(path, encoding="utf-8", errors="replace") as log:
+        for line in log:
+            found = re.match(r"@(\S+) (.*)", line.strip())
+            if found:
+                cases.setdefault(found[1], Case()).add(found[2])
+    return cases
+
+
+def colour(case, want):
+    """Problem with the mean colour of the frames."""
+    for frame in case.frames:
+        if any(abs(got - expected) > 4 for got, expected in zip(frame["mean_rgb"], want)):
+            return f"mean colour {frame['mean_rgb']}, not {want}"
+    return None
+
+
+def streamed(case, count, size=None, pixel_format=None):
+    """Problem with the frames of a case that should have streamed undisturbed."""
+    if len(case.frames) < count:
+        return f"{len(case.frames)} frames, not {count}; {case.reasons()} {case.text}"
+    sequences = [frame["sequence"] for frame in case.frames]
+    stamps = [frame["captured_at"] for frame in case.frames]
+    if sequences != sorted(set(sequences)) or stamps != sorted(set(stamps)):
+        return f"out of order: {sequences}, {stamps}"
+    for frame in case.frames:
+        if not 0 <= frame["age_ms"] <= LIMIT_AGE_MS:
+            return f"{frame['age_ms']} ms old"
+        if size and (frame["width"], frame["height"]) != size:
+            return f"{frame['width']}x{frame['height']}, not {size}"
+        if pixel_format and frame["format"] != pixel_format:
+            return f"{frame['format']}, not {pixel_format}"
+    return None
+
+
+def all_of(*problems):
+    return next((problem for problem in problems if problem), None)
+
+
+def has(what, text):
+    return None if what in text else f'"{what}" is not in: {text}'
+
+
+def listing(case):
+    devices = case.listing or []
+    if [device["path"] for device in devices] != ["/dev/video0", "/dev/video1"]:
+        return f"devices: {devices}"
+    single, multi = ({entry["fourcc"] for entry in device["formats"]} for device in devices)
+    usable = {entry["fourcc"] for entry in devices[1]["formats"] if entry["usable"]}
+    sizes = next(entry["sizes"] for entry in devices[0]["formats"] if entry["fourcc"] == "YUYV")
+    return all_of(
+        None if "YUYV" in single and "NM12" not in single else f"single-planar formats: {single}",
+        None if {"NM12", "YM12", "YUYV"} <= usable and len(multi) > len(usable) else f"multi-planar formats: {multi}",
+        None if any((s["width"], s["height"]) == (640, 360) and s["fps"] for s in sizes) else f"sizes: {sizes}",
+        has("vivid", devices[0]["driver"]),
+    )
+
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+LAYOUTS = {
+    "YUYV": "Yuyv", "UYVY": "Uyvy", "NV12": "Nv12", "NM12": "Nv12", "YU12": "Yu12", "YM12": "Yu12", "GREY": "Grey",
+    "RGB3": "Rgb24", "BGR3": "Bgr24", "XR24": "Bgrx32", "AR24": "Bgrx32", "BGR4": "Bgrx32", "XB24": "Rgbx32",
+    "AB24": "Rgbx32",
+}  # fmt: skip
+
+
+def format_check(fourcc, want):
+    def check(case):
+        grey = None if not case.frames else case.frames[0]["mean_rgb"]
+        is_flat = fourcc == "GREY" and grey is not None and grey[0] == grey[1] == grey[2] and 50 < grey[0] < 90
+        return all_of(
+            streamed(case, 3, (640, 360), LAYOUTS[fourcc]),
+            None if is_flat else colour(case, want),
+            has(fourcc, case.status["source"]),
+            None if case.status["damaged"] == 0 else "damaged frames",
+        )
+
+    return check
+
+
+def came_back(case):
+    """Problem of a camera that was lost and found. Its node may vanish a moment after its stream."""
+    phases = case.phases()
+    told = [phase for i, phase in enumerate(phases) if i == 0 or phase != phases[i - 1]]
+    stamps = [frame["captured_at"] for frame in case.frames]
+    return all_of(
+        None if told == ["opening", "live", "gone", "opening", "live"] else f"phases {case.states}",
+        has("/dev/video0: the device was unplugged", case.reasons()),
+        None if stamps == sorted(set(stamps)) else "stamps out of order",
+    )
+
+
+CHECKS = {
+    "listing": listing,
+    "no-device": lambda case: has("/dev/video7: no such device", case.reasons()),
+    "no-camera": lambda case: has("/dev/null: not a capture device", case.reasons()),
+    "no-format": lambda case: all_of(has("not H264", case.reasons()), has("YUYV", case.reasons())),
+    "chosen": lambda case: all_of(streamed(case, 3, (640, 480), "Yuyv"), has("at 25 fps", case.status["source"])),
+    **{f"single-{fourcc}": format_check(fourcc, RED) for fourcc in LAYOUTS if fourcc not in ("NM12", "YM12")},
+    **{f"multi-{fourcc}": format_check(fourcc, BLUE) for fourcc in ("YUYV", "NV12", "NM12", "YU12", "YM12", "RGB3")},
+    "odd-size": lambda case: all_of(streamed(case, 3, (320, 180), "Yu12"), colour(case, BLUE)),
+    "first": lambda case: streamed(case, 60, (320, 180)),
+    "second": lambda case: has("busy: another program captures from it", case.reasons()),
+    "lost": lambda case: all_of(streamed(case, 30), None if case.status["lost"] > 0 else "no frame was lost"),
+    "damaged": lambda case: all_of(streamed(case, 50), None if case.status["damaged"] > 0 else "none was damaged"),
+    "disconnected": came_back,
+    "unplugged": came_back,
+    "neighbour": lambda case: all_of(
+        streamed(case, 20, (320, 180)),
+        None if case.phases() == ["opening", "live"] else f"phases {case.phases()}",
+    ),
+    "machine": lambda case: None,
+}
+
+
+def main():
+    cases = read(sys.argv[1])
+    failures = 0
+    for name, check in CHECKS.items():
+        case = cases.get(name)
+        if case is None or not case.ended:
+            problem = f"did not end: {case.text if case else 'never began'}"
+        else:
+            try:
+                problem = check(case)
+            except (KeyError, TypeError, IndexError, StopIteration) as error:
+                problem = f"incomplete ({error!r}): {case.states} {case.text}"
+        failures += problem is not None
+        print(f"{'ok  ' if problem is None else 'FAIL'} {name}{'' if problem is None else ': ' + problem}")
+    print(f"{len(CHECKS) - failures} of {len(CHECKS)} camera cases passed on the vivid driver")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
