@@ -155,6 +155,7 @@ fn what_cannot_run_ends_with_one_line_and_its_own_code() {
         (&["run", "--set", "model.isa=mmx"][..], 78, "flag --set: model.isa: \"mmx\" is not accepted"),
         (&["run", "--config", "/nonexistent.toml"], 78, "/nonexistent.toml: "),
         (&["check", "--listen", "tcp/0.0.0.0:7447"], 78, "flag --listen: bus.listen[0]: "),
+        (&["check", "--set", "bus.zenoh_config=/dev/null"], 1, "1 problem"),
         (&["run", "--model", "/nonexistent.gguf", "--listen", "tcp/127.0.0.1:0"], 1, "/nonexistent.gguf"),
         (&["run", "--camera", "a=test:red", "--listen", "tcp/127.0.0.1:0"], 78, "camera[0].source: "),
     ] {

@@ -22,7 +22,7 @@ const UNSAFE_PLACES: [&str; 6] = [
 ];
 
 /// The one file that maps model files into memory.
-const MAP: &str = "daemon/src/model/mapped.rs";
+const MAP: &str = "daemon/src/model/files/map.rs";
 
 /// The files that may await, beside the commands that talk on the bus.
 const ASYNC_PLACES: [&str; 7] = [

@@ -93,6 +93,11 @@ impl From<zenoh::Error> for BusError {
     }
 }
 
+/// Whether zenoh understands the configuration. Nothing is opened.
+pub fn check(config: &BusConfig) -> Result<(), BusError> {
+    session::configuration(config).map(drop)
+}
+
 /// What passes between the bus and the engine, and the limits of questions.
 pub struct Traffic {
     /// Cameras and status.

@@ -14,12 +14,17 @@ const MESSAGE_BYTES: usize = 64 << 20;
 
 /// Opens the session that `config` describes.
 pub(super) async fn open(config: &BusConfig) -> Result<Session, BusError> {
-    let zenoh = if config.zenoh_config.as_os_str().is_empty() {
-        from_keys(config)?
-    } else {
-        from_file(&config.zenoh_config)?
-    };
+    let zenoh = configuration(config)?;
     zenoh::open(zenoh).await.map_err(|error| explain(config, &error.to_string()))
+}
+
+/// zenoh's configuration: its own file, or the keys of `[bus]`.
+pub(super) fn configuration(config: &BusConfig) -> Result<Config, BusError> {
+    if config.zenoh_config.as_os_str().is_empty() {
+        from_keys(config)
+    } else {
+        from_file(&config.zenoh_config)
+    }
 }
 
 /// zenoh's own file, passed through whole.

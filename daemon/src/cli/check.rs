@@ -6,6 +6,7 @@ use messages::keys::ROOT;
 
 use super::Failure;
 use super::run::Settings;
+use crate::bus;
 use crate::camera;
 use crate::config::{BusConfig, Config};
 use crate::model::files::ModelFiles;
@@ -30,7 +31,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     report.note("model", model(&config));
     report.fine("device", service::device_name(&config.model));
-    report.fine("bus", bus(&config));
+    report.note("bus", bus(&config));
     for camera in config.cameras_or_test() {
         let probed = camera::probe(&camera).map_err(|error| error.to_string());
         report.note(&format!("camera {}", camera.name), probed);
@@ -79,15 +80,16 @@ fn model(config: &Config) -> Result<String, String> {
     Ok(format!("{}: {}{noise}", paths.model.display(), files.summary()))
 }
 
-fn bus(config: &Config) -> String {
+fn bus(config: &Config) -> Result<String, String> {
+    bus::check(&config.bus).map_err(|error| error.to_string())?;
     let root = format!("{ROOT}/{}", config.device());
     let BusConfig { zenoh_config, mode, listen, connect, .. } = &config.bus;
     if !zenoh_config.as_os_str().is_empty() {
-        return format!("{root} as {} says", zenoh_config.display());
+        return Ok(format!("{root} as {} says", zenoh_config.display()));
     }
     let joined = |endpoints: &[String]| match endpoints {
         [] => "nothing".to_owned(),
         some => some.join(", "),
     };
-    format!("{root} as a {mode}, listening on {}, connecting to {}", joined(listen), joined(connect))
+    Ok(format!("{root} as a {mode}, listening on {}, connecting to {}", joined(listen), joined(connect)))
 }
