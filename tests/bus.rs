@@ -3,13 +3,13 @@
 mod daemon;
 mod fake;
 mod python;
+mod session;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use messages::{AskError, FrameChoice, Question};
 use mobilevlmd::bus::client::{Client, ClientError, Connect, Seen};
-use mobilevlmd::bus::{Bus, BusError};
 use mobilevlmd::config::BusConfig;
 use zenoh::Wait;
 use zenoh::query::{ConsolidationMode, Reply};
@@ -239,38 +239,5 @@ fn many_questions_at_once_each_end_once() {
         }
     }
     assert!(answered > 0);
-    daemon.stop();
-}
-
-#[test]
-fn a_session_that_cannot_be_opened_says_why() {
-    let daemon = Daemon::start(1);
-    let open = |config: BusConfig, device: &str| Bus::open(&config, device).err().unwrap().to_string();
-    let config = |endpoint: &str| BusConfig { listen: vec![endpoint.into()], ..BusConfig::default() };
-    let in_use = open(config(&daemon.endpoint), DEVICE);
-    assert_eq!(
-        in_use,
-        format!(
-            "[bus] listen {}: the address is in use; stop the other program or listen elsewhere",
-            daemon.endpoint
-        )
-    );
-    let free = free_endpoint();
-    assert!(open(config(&free), "a/b").starts_with("device_name: the name \"a/b\" has '/'"));
-    let lonely = BusConfig { mode: "client".into(), connect: vec![free.clone()], ..BusConfig::default() };
-    assert!(open(lonely, DEVICE).starts_with(&format!("[bus] connect {free}: no router or peer answers")));
-
-    let folder = std::env::temp_dir().join(format!("mobilevlmd-bus-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("zenoh.json5");
-    std::fs::write(&path, "{ mode: \"spectator\" }").unwrap();
-    let file = BusConfig { zenoh_config: path.clone(), ..BusConfig::default() };
-    let error = Bus::open(&file, DEVICE).err().unwrap();
-    assert!(matches!(&error, BusError::File { path: named, .. } if *named == path), "{error}");
-    assert!(!error.to_string().contains('\n'), "{error}");
-
-    std::fs::write(&path, format!("{{ mode: \"peer\", listen: {{ endpoints: [\"{free}\"] }} }}")).unwrap();
-    Bus::open(&file, DEVICE).expect("a good file is passed through").stop();
-    std::fs::remove_dir_all(&folder).unwrap();
     daemon.stop();
 }
