@@ -19,6 +19,9 @@ use super::{FileType, Synthetic, vocabulary};
 /// Width of CLIP's joint space, which nothing here uses but readers ask for.
 const PROJECTION: u32 = 768;
 
+/// The version of the block layouts.
+const QUANTIZATION_VERSION: u32 = 2;
+
 /// A made-up model in words.
 #[derive(Clone, Debug)]
 pub struct Recipe {
@@ -95,6 +98,7 @@ impl Recipe {
             ("general.architecture", Value::Text("llama")),
             ("general.name", Value::Text(&name)),
             ("general.file_type", Value::U32(self.file_type.code())),
+            ("general.quantization_version", Value::U32(QUANTIZATION_VERSION)),
             ("llama.vocab_size", Value::U32(config.vocabulary as u32)),
             ("llama.context_length", Value::U32(config.context as u32)),
             ("llama.embedding_length", Value::U32(config.hidden as u32)),
