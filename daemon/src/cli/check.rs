@@ -72,7 +72,7 @@ impl Report {
 fn model(config: &Config) -> Result<String, String> {
     let paths = config.model.paths().map_err(|error| error.to_string())?;
     let files = ModelFiles::open(&paths).map_err(|error| error.to_string())?;
-    Tokenizer::from_source(&files.tokenizer).map_err(|error| error.to_string())?;
+    Tokenizer::of_model(&files).map_err(|error| error.to_string())?;
     let noise = match config.model.path.as_os_str().is_empty() {
         true => " (the reference model: its text is noise)",
         false => "",

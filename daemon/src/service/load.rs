@@ -35,7 +35,7 @@ pub(super) fn open(config: &ModelConfig) -> Result<Loading, ServiceError> {
         );
     }
     let files = ModelFiles::open(&paths)?;
-    let tokenizer = Tokenizer::from_source(&files.tokenizer)?;
+    let tokenizer = Tokenizer::of_model(&files)?;
     Ok(Loading { files, tokenizer })
 }
 

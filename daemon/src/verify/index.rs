@@ -70,9 +70,6 @@ pub(super) struct Case {
     /// Text of the continuation.
     #[serde(default)]
     pub text: Option<String>,
-    /// Smallest distance between the best and the second logit of all steps.
-    #[serde(default)]
-    pub min_top1_top2_margin: Option<f64>,
 }
 
 /// An entry of `goldens/gguf_index.json`.
