@@ -3,6 +3,7 @@
 
 mod build;
 mod checkpoints;
+mod commands;
 mod containers;
 mod fixtures;
 mod mutations;
