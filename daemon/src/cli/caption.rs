@@ -367,7 +367,7 @@ mod tests {
             assert!(Line::try_parse_from(["caption", "a.png"].iter().chain(flags)).is_err(), "{flags:?}");
         }
         assert!(Line::try_parse_from(["caption"]).is_err());
-        assert!(run(&args(&["--temperature", "-1"])).is_err());
+        assert!(run(&args(&["--temperature=-1"])).is_err());
         assert!(run(&args(&["--top-p", "0"])).is_err());
     }
 }
