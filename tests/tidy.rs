@@ -5,6 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::Parser;
+use mobilevlmd::cli::Cli;
+
 /// Lines of a source file at most.
 const LONGEST_FILE: usize = 700;
 
@@ -360,4 +363,33 @@ fn the_readme_names_what_exists() {
         }
     }
     report(problems);
+}
+
+/// The words of a command line, where double quotes hold words together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (index, part) in line.split('"').enumerate() {
+        match index % 2 {
+            0 => words.extend(part.split_whitespace().map(str::to_owned)),
+            _ => words.push(part.to_owned()),
+        }
+    }
+    words
+}
+
+#[test]
+fn the_commands_of_the_readme_exist() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let commands: Vec<_> = readme
+        .lines()
+        .filter_map(|line| line.split("  #").next())
+        .filter(|line| line.starts_with("mobilevlmd ") || line.starts_with("target/release/mobilevlmd "))
+        .filter_map(|line| line.split(" && ").next())
+        .collect();
+    assert!(commands.len() >= 8, "the README shows the commands: {commands:?}");
+    let problems = commands.iter().filter_map(|command| {
+        let error = Cli::try_parse_from(words(command)).err()?;
+        Some(format!("README.md: {command}: {error}"))
+    });
+    report(problems.collect());
 }

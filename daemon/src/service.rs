@@ -96,11 +96,13 @@ pub fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<(), Se
     let mut health = Health::new();
     health.starting("loading the model", LOADING);
     let service = Service::start(config)?;
-    while clock.block_on(async { timeout(ROUND, &mut shutdown).await }).is_err() {
-        service.look_after(&mut health)?;
+    let mut is_alive = true;
+    while is_alive && clock.block_on(async { timeout(ROUND, &mut shutdown).await }).is_err() {
+        is_alive = service.look_after(&mut health);
     }
     health.stopping();
-    service.stop()
+    service.stop()?;
+    if is_alive { Ok(()) } else { Err(ServiceError::EngineEnded) }
 }
 
 /// The running parts, in the order in which they stop.
@@ -133,22 +135,18 @@ impl Service {
         Ok(Self { engine, bus, host })
     }
 
-    /// Tells the service manager how things are.
-    ///
-    /// Errors: the engine is no longer there.
-    fn look_after(&self, health: &mut Health) -> Result<(), ServiceError> {
+    /// Tells the service manager how things are. Returns whether the engine is still there.
+    fn look_after(&self, health: &mut Health) -> bool {
         let progress = self.engine.progress();
-        if self.engine.is_finished() {
-            return Err(ServiceError::EngineEnded);
-        }
         health.feed(progress.ticks());
         if progress.is_ready() {
             health.ready();
             health.status(&self.host.summary());
         }
-        Ok(())
+        !self.engine.is_finished()
     }
 
+    /// Errors: what the engine ended with.
     fn stop(self) -> Result<(), ServiceError> {
         let start = Instant::now();
         let Self { engine, bus, host } = self;
@@ -183,13 +181,14 @@ fn start_cameras(
 /// Tells of a camera's new state, as a warning if it delivers nothing.
 fn log_state(state: CameraState) {
     let CameraState { camera, phase, reason, .. } = state;
-    let phase_name = format!("{phase:?}").to_lowercase();
+    let name = format!("{phase:?}").to_lowercase();
+    let reason = (!reason.is_empty()).then_some(reason);
     match phase {
         CameraPhase::Opening | CameraPhase::Live | CameraPhase::Ended => {
-            tracing::info!(camera, phase = phase_name, reason, "camera")
+            tracing::info!(camera, phase = name, reason, "camera is {name}")
         }
         CameraPhase::Stalled | CameraPhase::Gone | CameraPhase::Reopening => {
-            tracing::warn!(camera, phase = phase_name, reason, "camera")
+            tracing::warn!(camera, phase = name, reason, "camera is {name}")
         }
     }
 }
