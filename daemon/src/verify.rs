@@ -6,7 +6,12 @@
 //!
 //! * exact: weights as stored, f32 arithmetic and cache, bounds of a plain f32 implementation;
 //! * run: what the daemon does by default: 8-bit activations for quantized weights, 8-bit vision,
-//!   f16 cache.
+//!   f16 cache. Text weights have the type of the file, since there are no numbers for others. As
+//!   what the vision part changes would hide what the text part does, its logits are also compared
+//!   behind an exact picture (`run text`).
+//!
+//! Beside the reference's numbers, `repeated` demands that a prompt read at once gives every bit
+//! of the logits that decoding token by token gave.
 
 use std::path::{Path, PathBuf};
 

@@ -37,6 +37,9 @@ struct Form<'a> {
     paths: ModelPaths,
     checkpoint: &'a Checkpoint,
     holds: Holds<'a>,
+    /// Whether another form has the same numbers. What it adds is how its files are read, and that
+    /// is checked on one target.
+    again: bool,
 }
 
 /// Which numbers the files hold.
@@ -69,6 +72,7 @@ impl<'a> Models<'a> {
                     paths: form.paths.clone(),
                     checkpoint,
                     holds: Holds::Vision,
+                    again: false,
                 }));
             }
             forms.append(&mut pairs);
@@ -88,7 +92,7 @@ impl<'a> Models<'a> {
         }
     }
 
-    /// Runs every case of every form on every target.
+    /// Runs every case on every target, and every form on at least the last one.
     pub(super) fn check(&self, targets: &[Target], exact_only: bool, sink: &mut Sink<'_>) {
         self.check_presence(sink);
         for form in &self.forms {
@@ -109,6 +113,7 @@ impl<'a> Models<'a> {
             let cases = self.cases(form, &files, sink);
             let work = Work { label: &form.label, files: &files, tokenizer: &tokenizer, cases: &cases };
             work.check_text(sink);
+            let targets = if form.again { &targets[targets.len().saturating_sub(1)..] } else { targets };
             for &target in targets {
                 for &path in
                     ComputePath::ALL.iter().filter(|&&path| path == ComputePath::Exact || !exact_only)
@@ -216,6 +221,7 @@ fn hugging_face<'a>(dir: &Path, name: &str, checkpoint: &'a Checkpoint) -> Vec<F
                 paths: ModelPaths { model: weights.clone(), mmproj: None, vision_tower: tower.clone() },
                 checkpoint,
                 holds: Holds::Checkpoint,
+                again: !forms.is_empty(),
             });
         }
     }
@@ -254,13 +260,14 @@ fn pair<'a>(dir: &Path, entry: &str, gguf: &'a Gguf, index: &'a Index) -> Vec<Fo
         .filter(|path| file_name(path).starts_with("mmproj") && file_name(path).ends_with(".gguf"))
         .collect();
     projectors.sort();
-    let form = |mmproj: PathBuf| Form {
+    let form = |(number, mmproj): (usize, PathBuf)| Form {
         label: format!("{entry} {}", file_name(&mmproj)),
         paths: ModelPaths { model: model.clone(), mmproj: Some(mmproj), vision_tower: None },
         checkpoint,
         holds,
+        again: number > 0,
     };
-    projectors.into_iter().map(form).collect()
+    projectors.into_iter().enumerate().map(form).collect()
 }
 
 /// Pictures as a model wants them.
