@@ -68,11 +68,11 @@ impl Path {
         }
     }
 
-    fn load_options(self) -> LoadOptions {
+    fn load_options(self, dtype: Option<DType>) -> LoadOptions {
         match self {
             Path::Exact => LoadOptions { dtype: None, vision_dtype: DType::F32, exact: true },
-            Path::Run => LoadOptions { dtype: None, vision_dtype: run_vision_dtype(), exact: false },
-            Path::RunText => LoadOptions { dtype: None, vision_dtype: DType::F32, exact: false },
+            Path::Run => LoadOptions { dtype, vision_dtype: run_vision_dtype(), exact: false },
+            Path::RunText => LoadOptions { dtype, vision_dtype: DType::F32, exact: false },
         }
     }
 
@@ -109,6 +109,8 @@ pub(super) struct Work<'a> {
     pub label: &'a str,
     pub files: &'a ModelFiles,
     pub tokenizer: &'a Tokenizer,
+    /// Type that float weights of the text part are quantized to; `None` keeps them.
+    pub dtype: Option<DType>,
     pub cases: &'a [Case],
 }
 
@@ -162,7 +164,7 @@ impl OnDevice for Check<'_> {
     fn run<D: Device>(self, device: D) -> Self::Output {
         let files = self.work.files;
         let kv = KvOptions::with_budget(&files.language, files.language.context, 0, self.path.kv_dtype());
-        let model = MobileVlm::load(files, device, &self.path.load_options(), kv)
+        let model = MobileVlm::load(files, device, &self.path.load_options(self.work.dtype), kv)
             .map_err(|error| error.to_string())?;
         let pass = model.pass().map_err(|error| error.to_string())?;
         let mut bench = Bench { model, pass, path: self.path, rows: Vec::new() };

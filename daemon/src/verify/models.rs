@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use kernels::DType;
+
 use super::case::{Case, Path as ComputePath, Work};
 use super::golden::Golden;
 use super::index::{self, Checkpoint, Gguf, Index};
@@ -37,6 +39,8 @@ struct Form<'a> {
     paths: ModelPaths,
     checkpoint: &'a Checkpoint,
     holds: Holds<'a>,
+    /// Type that its float weights are quantized to while loading.
+    dtype: Option<DType>,
     /// Whether another form has the same numbers. What it adds is how its files are read, and that
     /// is checked on one target.
     again: bool,
@@ -58,7 +62,11 @@ impl<'a> Models<'a> {
     pub(super) fn find(dir: &'a Path, index: &'a Index, ggufs: &'a BTreeMap<String, Gguf>) -> Self {
         let mut forms = Vec::new();
         for (name, checkpoint) in &index.checkpoints {
-            forms.extend(hugging_face(dir, name, checkpoint));
+            let stored = hugging_face(dir, name, checkpoint);
+            forms.extend(
+                stored.first().into_iter().flat_map(|form| quantized_while_loading(form, name, ggufs)),
+            );
+            forms.extend(stored);
             let quantized = ggufs.iter().filter(|(entry, _)| entry.split('/').next() == Some(name.as_str()));
             let mut pairs: Vec<_> =
                 quantized.flat_map(|(entry, gguf)| pair(dir, entry, gguf, index)).collect();
@@ -72,6 +80,7 @@ impl<'a> Models<'a> {
                     paths: form.paths.clone(),
                     checkpoint,
                     holds: Holds::Vision,
+                    dtype: None,
                     again: false,
                 }));
             }
@@ -111,13 +120,13 @@ impl<'a> Models<'a> {
                 }
             };
             let cases = self.cases(form, &files, sink);
-            let work = Work { label: &form.label, files: &files, tokenizer: &tokenizer, cases: &cases };
+            let dtype = form.dtype;
+            let work =
+                Work { label: &form.label, files: &files, tokenizer: &tokenizer, dtype, cases: &cases };
             work.check_text(sink);
             let targets = if form.again { &targets[targets.len().saturating_sub(1)..] } else { targets };
             for &target in targets {
-                for &path in
-                    ComputePath::ALL.iter().filter(|&&path| path == ComputePath::Exact || !exact_only)
-                {
+                for path in paths(form.dtype, exact_only) {
                     work.check_on(target, path, sink);
                 }
             }
@@ -221,11 +230,42 @@ fn hugging_face<'a>(dir: &Path, name: &str, checkpoint: &'a Checkpoint) -> Vec<F
                 paths: ModelPaths { model: weights.clone(), mmproj: None, vision_tower: tower.clone() },
                 checkpoint,
                 holds: Holds::Checkpoint,
+                dtype: None,
                 again: !forms.is_empty(),
             });
         }
     }
     forms
+}
+
+/// Ways to compute a form. What was quantized while loading has numbers for the text part only.
+fn paths(dtype: Option<DType>, exact_only: bool) -> impl Iterator<Item = ComputePath> {
+    ComputePath::ALL.into_iter().filter(move |&path| match path {
+        ComputePath::Exact => dtype.is_none(),
+        ComputePath::Run => dtype.is_none() && !exact_only,
+        ComputePath::RunText => !exact_only,
+    })
+}
+
+/// Forms of a checkpoint that must give the numbers of its quantized GGUF files.
+fn quantized_while_loading<'a>(
+    stored: &Form<'a>,
+    name: &str,
+    ggufs: &'a BTreeMap<String, Gguf>,
+) -> Vec<Form<'a>> {
+    let form = |(entry, gguf): (&String, &'a Gguf)| {
+        let dtype: DType = entry.strip_prefix(name)?.strip_prefix('/')?.parse().ok()?;
+        let quantized = !dtype.is_float() && gguf.same_as.is_none();
+        quantized.then(|| Form {
+            label: format!("{} as {dtype}", stored.label),
+            paths: stored.paths.clone(),
+            checkpoint: stored.checkpoint,
+            holds: Holds::Quantized(&gguf.cases),
+            dtype: Some(dtype),
+            again: true,
+        })
+    };
+    ggufs.iter().filter_map(form).collect()
 }
 
 /// The folder of the vision tower that a checkpoint of V1 takes its vision weights from.
@@ -265,6 +305,7 @@ fn pair<'a>(dir: &Path, entry: &str, gguf: &'a Gguf, index: &'a Index) -> Vec<Fo
         paths: ModelPaths { model: model.clone(), mmproj: Some(mmproj), vision_tower: None },
         checkpoint,
         holds,
+        dtype: None,
         again: number > 0,
     };
     projectors.into_iter().enumerate().map(form).collect()
