@@ -29,14 +29,14 @@ const TASKS_PER_THREAD: usize = 8;
 impl Isa {
     /// Rows of a full tile: what the registers hold.
     fn tile_height(self, dtype: DType) -> usize {
-        match self {
-            Isa::Scalar => 4,
+        match (self, dtype.is_float()) {
+            (Isa::Scalar, _) => 4,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(_) => 4,
+            (Isa::Avx2(_), _) => 4,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni(_) if dtype.is_float() => 16,
+            (Isa::Avx512Vnni(_), true) => 16,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni(_) => 8,
+            (Isa::Avx512Vnni(_), false) => 8,
         }
     }
 
