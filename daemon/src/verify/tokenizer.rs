@@ -19,7 +19,7 @@ pub(super) fn check(
 ) -> Result<(), VerifyError> {
     let vocabularies: BTreeMap<String, Vocabulary> = index::read(dir, "goldens/tokenizer_cases.json")?;
     for (name, vocabulary) in &vocabularies {
-        let sources = sources(&dir.join("tokenizer").join(name), vocabulary.vocab_size, dir, ggufs);
+        let sources = sources(&dir.join("tokenizer").join(name), dir, ggufs);
         if sources.is_empty() {
             sink.push(Row::failed(
                 STAGE,
@@ -59,8 +59,8 @@ fn row(name: String, case: &TextCase, wrong: Option<&(String, Tokenizer)>) -> Ro
 
 type Source = (String, Result<TokenizerSource, String>);
 
-/// The files of a vocabulary's folder, and a GGUF file of the same vocabulary size.
-fn sources(folder: &Path, pieces: usize, dir: &Path, ggufs: &BTreeMap<String, Gguf>) -> Vec<Source> {
+/// The files of a vocabulary's folder, and a GGUF file of a checkpoint with the same vocabulary.
+fn sources(folder: &Path, dir: &Path, ggufs: &BTreeMap<String, Gguf>) -> Vec<Source> {
     let file = |name: &str, source: fn(PathBuf) -> TokenizerSource| {
         let path = folder.join(name);
         path.exists().then(|| (name.to_owned(), Ok(source(path))))
@@ -68,12 +68,16 @@ fn sources(folder: &Path, pieces: usize, dir: &Path, ggufs: &BTreeMap<String, Gg
     let mut sources: Vec<Source> = Vec::new();
     sources.extend(file("tokenizer.json", TokenizerSource::Json));
     sources.extend(file("tokenizer.model", TokenizerSource::SentencePiece));
-    let open =
-        |gguf: &Gguf| ModelFiles::open(&ModelPaths { model: dir.join(&gguf.file), ..ModelPaths::default() });
-    let same = ggufs.values().find_map(|gguf| {
-        let files = open(gguf).ok()?;
-        (files.language.vocabulary == pieces).then(|| (gguf.file.clone(), Ok(files.tokenizer)))
+    let own = std::fs::read(folder.join("tokenizer.model")).ok();
+    let is_same = |entry: &str| {
+        let checkpoint = dir.join("checkpoints").join(entry.split('/').next().unwrap_or(entry));
+        own.is_some() && std::fs::read(checkpoint.join("tokenizer.model")).ok() == own
+    };
+    let gguf = ggufs.iter().find(|(entry, _)| is_same(entry)).map(|(_, gguf)| {
+        let paths = ModelPaths { model: dir.join(&gguf.file), ..ModelPaths::default() };
+        let source = ModelFiles::open(&paths).map(|files| files.tokenizer).map_err(|error| error.to_string());
+        (gguf.file.clone(), source)
     });
-    sources.extend(same);
+    sources.extend(gguf);
     sources
 }
