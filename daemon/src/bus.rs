@@ -185,7 +185,8 @@ impl Bus {
         self.alive = Some(declared.1);
 
         let publisher = || publish::Publishers::new(self.session.clone(), self.device.clone(), self.json);
-        self.runtime.spawn(publish::results(publisher(), events));
+        let results = publisher();
+        self.runtime.spawn_blocking(move || publish::results(results, events));
         self.runtime.spawn(publish::states(publisher(), inputs.clone()));
         self.runtime.spawn(publish::status(publisher(), inputs));
         Ok(())

@@ -96,9 +96,10 @@ impl Pair {
     }
 }
 
-/// Publishes captions and pieces of them until the engine is gone.
-pub(super) async fn results(mut publishers: Publishers, mut events: mpsc::Receiver<Event>) {
-    while let Some(event) = events.recv().await {
+/// Publishes captions and pieces of them until the engine is gone. It runs on a thread of its own,
+/// because a result waits for a full link.
+pub(super) fn results(mut publishers: Publishers, mut events: mpsc::Receiver<Event>) {
+    while let Some(event) = events.blocking_recv() {
         match event {
             Event::Caption(mut caption, captured) => {
                 let Some(name) = camera(&caption.frame.camera) else { continue };
