@@ -1,17 +1,17 @@
 //! Where frames come from: one thread per camera owns its source and puts every frame into a
 //! one-place slot. A source that fails is opened again; other cameras never notice.
 
-mod board;
-mod capture;
-mod file;
 mod frame;
 mod jpeg;
-mod latest;
-mod pace;
-mod pool;
 mod source;
-mod test_scene;
 pub mod v4l2;
+mod file;
+mod test_scene;
+mod pace;
+mod capture;
+mod pool;
+mod board;
+mod latest;
 
 pub use file::Repeat;
 pub use frame::{Frame, FrameError, PixelFormat};

@@ -3,13 +3,13 @@
 //! One thread runs a loop: take in questions and frames, let the scheduler choose, do one unit of
 //! work. A picture is encoded once; captions and questions fork its positions in the KV cache.
 
-mod camera;
-mod job;
-mod progress;
-mod question;
 mod request;
-mod scene;
 mod scheduler;
+mod scene;
+mod job;
+mod camera;
+mod question;
+mod progress;
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};

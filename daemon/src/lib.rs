@@ -7,12 +7,13 @@ pub mod cli;
 pub mod config;
 pub mod service;
 
-pub mod bus;
 pub mod camera;
-pub mod engine;
 pub mod model;
+pub mod engine;
+pub mod bus;
 
 pub mod bench;
 pub mod health;
 pub mod journal;
 pub mod verify;
+mod wall_clock;

@@ -3,15 +3,15 @@
 //! [`MobileVlm`] joins the parts and owns device, weights, scratch and KV cache. Its methods are
 //! small units of work, so that whoever drives it can stop or do something else between them.
 
+pub mod preprocess;
+pub mod vision;
+pub mod projector;
+pub mod tokenizer;
+pub mod prompt;
 pub mod kv_cache;
 pub mod language;
-pub mod preprocess;
-pub mod projector;
-pub mod prompt;
 pub mod sampler;
 pub mod speech;
-pub mod tokenizer;
-pub mod vision;
 
 mod cursor;
 pub mod files;

@@ -7,13 +7,13 @@
 //! This crate does no file or network IO, reads no clock and knows no model. It allocates only
 //! when it packs a matrix or makes a buffer it was asked for.
 
-pub mod cpu;
 pub mod device;
 pub mod dtype;
-pub mod pixels;
+pub mod tensor;
 pub mod quant;
 pub mod reference;
-pub mod tensor;
+pub mod cpu;
+pub mod pixels;
 
 pub use cpu::{Cpu, CpuOptions, IsaLevel};
 pub use device::{

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use messages::{CameraPhase, CameraState, CameraStatus};
 
-use super::test_scene::unix_nanos;
+use crate::wall_clock;
 
 /// Told of every change of state, on the camera's thread.
 pub(super) type OnState = Box<dyn Fn(CameraState) + Send>;
@@ -25,7 +25,7 @@ struct Inner {
 impl Board {
     /// A camera that is being opened.
     pub(super) fn new(camera: &str, source: &str, on_state: OnState) -> Self {
-        let since = unix_nanos(SystemTime::now());
+        let since = wall_clock::now();
         let state = CameraState { camera: camera.to_owned(), since, ..CameraState::default() };
         let status = CameraStatus { state, source: source.to_owned(), ..CameraStatus::default() };
         Self { inner: Mutex::new(Inner { status, rate: Rate::new() }), on_state: Mutex::new(on_state) }
@@ -62,7 +62,7 @@ impl Board {
         }
         state.phase = phase;
         reason.clone_into(&mut state.reason);
-        state.since = unix_nanos(SystemTime::now());
+        state.since = wall_clock::now();
         let state = state.clone();
         drop(inner);
         lock(&self.on_state)(state);

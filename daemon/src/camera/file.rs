@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use image::{ImageFormat, ImageReader};
 use kernels::pixels::YuvColor;
@@ -12,7 +12,7 @@ use super::frame::{Frame, PixelFormat};
 use super::jpeg;
 use super::pace::Pace;
 use super::source::{Delivery, FrameSource, SourceError};
-use super::test_scene::unix_nanos;
+use crate::wall_clock;
 
 /// Largest picture file.
 const MAX_FILE: u64 = 64 << 20;
@@ -125,7 +125,7 @@ impl FrameSource for FileSource {
         if !self.pace.wait(wait) {
             return Ok(Delivery::Nothing);
         }
-        (frame.captured, frame.captured_at) = (Instant::now(), unix_nanos(SystemTime::now()));
+        (frame.captured, frame.captured_at) = (Instant::now(), wall_clock::now());
         self.advance(frame)
     }
 }

@@ -2,13 +2,14 @@
 //! over a meadow, a red ball that hops, a blue box that slides, a yellow triangle that drifts, and a
 //! little noise as a sensor has it. It is a function of size, seed and frame number.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use kernels::pixels::YuvColor;
 
 use super::frame::{Frame, PixelFormat};
 use super::pace::Pace;
 use super::source::{Delivery, FrameSource, SourceError, Wanted};
+use crate::wall_clock;
 
 /// A colour as Y, U, V. Y keeps [`NOISE`] away from 0 and 255, so that noise never wraps.
 type Color = [u8; 3];
@@ -192,7 +193,7 @@ impl FrameSource for TestSource {
         if !self.pace.wait(wait) {
             return Ok(Delivery::Nothing);
         }
-        (frame.captured, frame.captured_at) = (Instant::now(), unix_nanos(SystemTime::now()));
+        (frame.captured, frame.captured_at) = (Instant::now(), wall_clock::now());
         (frame.width, frame.height) = self.scene.size();
         frame.stride = 2 * frame.width;
         (frame.format, frame.color) = (PixelFormat::Yuyv, YuvColor::default());
@@ -201,11 +202,6 @@ impl FrameSource for TestSource {
         self.number += 1;
         Ok(Delivery::Frame { lost: 0 })
     }
-}
-
-/// Nanoseconds since the Unix epoch; 0 before it.
-pub(super) fn unix_nanos(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 #[cfg(test)]

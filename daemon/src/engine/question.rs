@@ -1,7 +1,7 @@
 //! Questions: admitted, put to a picture, answered or refused exactly once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use kernels::Device;
 use messages::{Answer, AnswerPiece, AskError, FrameChoice, FrameStamp, Timings};
@@ -20,6 +20,7 @@ use crate::model::preprocess::decode_picture;
 use crate::model::prompt::{Prompt, Turn};
 use crate::model::sampler::Sampler;
 use crate::model::speech::Speech;
+use crate::wall_clock;
 
 /// Longest answer that can be asked for, in tokens.
 const MAX_TOKENS: u32 = 4096;
@@ -192,7 +193,7 @@ impl<D: Device> Engine<D> {
             let stamp = FrameStamp {
                 camera: question.ask.camera.clone(),
                 sequence: 0,
-                captured_at: since_epoch(question.ask.arrived),
+                captured_at: wall_clock::at(question.ask.arrived),
             };
             let captured = question.ask.arrived;
             let (timings, sequence) = (Timings::default(), Sequence::default());
@@ -346,11 +347,4 @@ fn ask_error(error: PassError) -> AskError {
             limit: context as u64,
         },
     }
-}
-
-/// Nanoseconds since the Unix epoch of a moment of this process's clock.
-fn since_epoch(moment: Instant) -> u64 {
-    let wall = SystemTime::now().checked_sub(moment.elapsed()).unwrap_or(UNIX_EPOCH);
-    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_nanos().try_into().unwrap_or(u64::MAX)
 }

@@ -1,7 +1,7 @@
 //! What the bus shows of the daemon: its status, its cameras and their frames.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use messages::{CameraPhase, CameraState, CameraStatus, ModelStatus, Status};
 
@@ -9,6 +9,7 @@ use crate::bus::BusInputs;
 use crate::camera::{CameraHandle, Frame};
 use crate::engine::Progress;
 use crate::health;
+use crate::wall_clock;
 
 /// The parts of the daemon that can be looked at.
 pub(super) struct Host {
@@ -56,7 +57,7 @@ impl BusInputs for Host {
             device: self.device.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_s: self.start.elapsed().as_secs_f64(),
-            written_at: since_epoch(),
+            written_at: wall_clock::now(),
             model: self.model.clone(),
             engine: report.engine,
             cache: report.cache,
@@ -80,10 +81,4 @@ impl BusInputs for Host {
             .filter(|frame| frame.sequence == sequence)
             .or_else(|| described().filter(|frame| frame.sequence == sequence))
     }
-}
-
-/// Nanoseconds since the Unix epoch.
-fn since_epoch() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_nanos().try_into().unwrap_or(u64::MAX)
 }

@@ -1,7 +1,7 @@
 //! A running capture: a ring of buffers shared with the driver.
 
 use std::io;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::device::{Device, Filled, Format, Kind, Ready};
 use super::fourcc::{FourCc, understood};
@@ -9,7 +9,7 @@ use super::mapping::Mapping;
 use super::negotiate::{Mode, Rate};
 use crate::camera::frame::{Frame, PixelFormat, check_size};
 use crate::camera::source::{Delivery, SourceError};
-use crate::camera::test_scene::unix_nanos;
+use crate::wall_clock;
 
 /// Buffers of the ring. The driver fills one while another is copied; two more bridge a pause of
 /// this thread.
@@ -202,7 +202,7 @@ struct Clock {
 
 impl Clock {
     fn now() -> Self {
-        Self { monotonic: monotonic_now(), instant: Instant::now(), wall: unix_nanos(SystemTime::now()) }
+        Self { monotonic: monotonic_now(), instant: Instant::now(), wall: wall_clock::now() }
     }
 
     /// The moment `monotonic`, or now if it is unknown or in the future.
