@@ -110,10 +110,16 @@ fn assert_refused(command: &[&str], model: &Path, words: &str) {
     assert!(!shown.contains("panicked") && !shown.contains("memory allocation"), "{shown}");
 }
 
+/// A picture that nothing is wrong with.
+const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/images/gradient.png");
+
 #[test]
 fn refusals_are_one_line_and_code_one() {
     for (make, words) in CASES {
         let folder = Folder::new();
-        assert_refused(&["check"], &make(&folder), words);
+        let model = make(&folder);
+        for command in [&["check"][..], &["caption", PICTURE]] {
+            assert_refused(command, &model, words);
+        }
     }
 }
