@@ -6,6 +6,7 @@
 
 use std::arch::x86_64::*;
 
+use super::load::{load64, load128, load256};
 use crate::cpu::isa::Avx2;
 use crate::cpu::matmul::Sums;
 use crate::cpu::packed::{PANEL, Panel};
@@ -310,31 +311,4 @@ fn unpack<const UNIT: usize>(unit: &[u8; UNIT], h: usize, g: usize) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn broadcast(bits: i32) -> __m256 {
     _mm256_castsi256_ps(_mm256_set1_epi32(bits))
-}
-
-/// The first 32 bytes.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load256(bytes: &[u8]) -> __m256i {
-    let bytes = &bytes[..32];
-    // SAFETY: there are 32 bytes; any alignment will do.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
-/// The first 16 bytes.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load128(bytes: &[u8]) -> __m128i {
-    let bytes = &bytes[..16];
-    // SAFETY: there are 16 bytes; any alignment will do.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
-}
-
-/// The first 8 bytes.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load64(bytes: &[u8]) -> __m128i {
-    let bytes = &bytes[..8];
-    // SAFETY: there are 8 bytes; any alignment will do.
-    unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) }
 }

@@ -5,6 +5,7 @@
 
 use std::arch::x86_64::*;
 
+use super::load::{load128, load256};
 use crate::cpu::isa::Avx512Vnni;
 use crate::cpu::matmul::Sums;
 use crate::cpu::packed::{PANEL, Panel};
@@ -295,22 +296,4 @@ fn load512(bytes: &[u8]) -> __m512i {
     let bytes = &bytes[..64];
     // SAFETY: there are 64 bytes; any alignment will do.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-}
-
-/// The first 32 bytes.
-#[inline]
-#[target_feature(enable = "avx")]
-fn load256(bytes: &[u8]) -> __m256i {
-    let bytes = &bytes[..32];
-    // SAFETY: there are 32 bytes; any alignment will do.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
-/// The first 16 bytes.
-#[inline]
-#[target_feature(enable = "sse2")]
-fn load128(bytes: &[u8]) -> __m128i {
-    let bytes = &bytes[..16];
-    // SAFETY: there are 16 bytes; any alignment will do.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
