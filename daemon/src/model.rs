@@ -12,6 +12,8 @@ pub mod kv_cache;
 pub mod language;
 pub mod sampler;
 pub mod speech;
+pub mod viewer;
+pub mod yes_no;
 
 mod cursor;
 pub mod files;

@@ -22,6 +22,7 @@ mod models;
 mod pixels;
 mod quant;
 mod row;
+mod table;
 mod target;
 mod tokenizer;
 

@@ -2,8 +2,7 @@
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use kernels::cpu::IsaLevel;
@@ -14,14 +13,10 @@ use serde::Serialize;
 use super::Failure;
 use crate::config::{CaptionConfig, ModelConfig};
 use crate::model::files::{LoadOptions, ModelFiles};
-use crate::model::kv_cache::{Mark, Sequence};
-use crate::model::language::Pass;
-use crate::model::preprocess::{Preprocessor, decode_picture};
-use crate::model::prompt::{Prompt, Turn, after_image, system_prefix};
+use crate::model::preprocess::decode_picture;
+use crate::model::prompt::{Prompt, Turn};
 use crate::model::sampler::Sampler;
-use crate::model::speech::{Heard, Speech};
-use crate::model::tokenizer::Tokenizer;
-use crate::model::{Input, KvOptions, MobileVlm};
+use crate::model::viewer::Viewer;
 
 /// Largest picture file that is read.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -137,7 +132,7 @@ fn describe_all<D: Device>(args: &Args, device: D) -> Result<(), Failure> {
     };
     let files = ModelFiles::open(&config.paths()?)?;
     let mut describer = Describer::load(args, &files, device)?;
-    let load_ms = milliseconds(start);
+    let load_ms = milliseconds(start.elapsed());
     let mut out = std::io::stdout().lock();
     for image in &args.images {
         if args.images.len() > 1 && !args.json {
@@ -159,45 +154,20 @@ fn describe_all<D: Device>(args: &Args, device: D) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A loaded model with the system prompt in its cache.
+/// A loaded model and what it is asked of every picture.
 struct Describer<'a, D: Device> {
     args: &'a Args,
     files: &'a ModelFiles,
-    tokenizer: Arc<Tokenizer>,
-    preprocessor: Preprocessor,
-    model: MobileVlm<D>,
-    pass: Pass<D>,
-    sequence: Sequence,
-    system: Mark,
-    /// What follows the picture.
-    question: Vec<u32>,
+    viewer: Viewer<D>,
     prompt_ids: Vec<i64>,
 }
 
 impl<'a, D: Device> Describer<'a, D> {
     fn load(args: &'a Args, files: &'a ModelFiles, device: D) -> Result<Self, Failure> {
-        let tokenizer = Arc::new(Tokenizer::of_model(files)?);
-        let turns = [Turn::ask(&args.prompt)];
-        let question = after_image(&tokenizer, &turns);
-        let prompt_ids = Prompt::new(&tokenizer, &turns, true).ids();
         let (options, kv_dtype) = precision(args);
-        let kv = KvOptions::with_budget(&files.language, files.language.context, 0, kv_dtype);
-        let mut model = MobileVlm::load(files, device, &options, kv)?;
-        let mut pass = model.pass()?;
-        let mut sequence = Sequence::default();
-        model.forward(&mut pass, &mut sequence, Input::Tokens(&system_prefix(&tokenizer)))?;
-        Ok(Self {
-            args,
-            files,
-            preprocessor: Preprocessor::new(files.vision.image, files.image_mean, files.image_std),
-            system: sequence.mark(),
-            tokenizer,
-            model,
-            pass,
-            sequence,
-            question,
-            prompt_ids,
-        })
+        let viewer = Viewer::load(files, device, &options, kv_dtype)?;
+        let prompt_ids = Prompt::new(viewer.tokenizer(), &[Turn::ask(&args.prompt)], true).ids();
+        Ok(Self { args, files, viewer, prompt_ids })
     }
 
     /// Describes one picture; pieces of text go to `show` as they come.
@@ -206,70 +176,34 @@ impl<'a, D: Device> Describer<'a, D> {
         image: &Path,
         show: &mut dyn FnMut(&str) -> std::io::Result<()>,
     ) -> Result<Described<'a>, Failure> {
-        let mut timings = Timings::default();
+        let Args { temperature, top_p, seed, max_tokens, .. } = *self.args;
         let start = Instant::now();
         let picture = decode_picture(&read(image)?).map_err(|error| at(image, error))?;
-        let pixels = self.preprocessor.pixels(&picture);
-        timings.preprocess_ms = milliseconds(start);
-
+        let decoded = start.elapsed();
+        let look = self.viewer.look(&picture)?;
         let start = Instant::now();
-        self.model.encode(pixels);
-        timings.encode_ms = milliseconds(start);
-
-        let start = Instant::now();
-        self.model.rewind(&mut self.sequence, self.system);
-        let visual = Input::Visual(0..self.model.visual_tokens());
-        self.model.forward(&mut self.pass, &mut self.sequence, visual)?;
-        self.model.forward(&mut self.pass, &mut self.sequence, Input::Tokens(&self.question))?;
-        timings.prefill_ms = milliseconds(start);
-
-        let start = Instant::now();
-        let (speech, token_ids, truncated) = self.generate(show)?;
-        timings.decode_ms = milliseconds(start);
+        self.viewer.ask(&self.args.prompt)?;
+        let asked = start.elapsed();
+        let mut sampler = Sampler::new(Sampling { temperature, top_p, seed });
+        let said = self.viewer.answer(&mut sampler, max_tokens, show)?;
+        let timings = Timings {
+            preprocess_ms: milliseconds(decoded + look.preprocess),
+            encode_ms: milliseconds(look.encode),
+            prefill_ms: milliseconds(look.prefill + asked),
+            decode_ms: milliseconds(start.elapsed() - asked),
+            ..Timings::default()
+        };
         Ok(Described {
             image: image.display().to_string(),
             model: &self.files.id,
-            device: self.model.device().name(),
-            text: speech.text().to_owned(),
+            device: self.viewer.model().device().name(),
+            text: said.text,
             prompt_ids: self.prompt_ids.clone(),
-            token_ids,
-            truncated,
+            token_ids: said.ids,
+            truncated: said.truncated,
             load_ms: 0.0,
             timings,
         })
-    }
-
-    /// Takes tokens until the text ends; true if it did not end by itself.
-    fn generate(
-        &mut self,
-        show: &mut dyn FnMut(&str) -> std::io::Result<()>,
-    ) -> Result<(Speech, Vec<u32>, bool), Failure> {
-        let Args { temperature, top_p, seed, max_tokens, .. } = *self.args;
-        let mut sampler = Sampler::new(Sampling { temperature, top_p, seed });
-        let mut speech = Speech::new(&self.tokenizer, &[]);
-        let mut ids = Vec::new();
-        let mut truncated = true;
-        while ids.len() < max_tokens {
-            let id = sampler.sample(self.model.logits(&self.pass));
-            ids.push(id);
-            let heard = speech.hear(id);
-            if let Some(piece) = speech.take_piece() {
-                show(&piece)?;
-            }
-            if heard == Heard::End {
-                truncated = false;
-                break;
-            }
-            if ids.len() == max_tokens || self.sequence.len() == self.model.context() {
-                break;
-            }
-            self.model.forward(&mut self.pass, &mut self.sequence, Input::Tokens(&[id]))?;
-        }
-        speech.finish();
-        if let Some(piece) = speech.take_piece() {
-            show(&piece)?;
-        }
-        Ok((speech, ids, truncated))
     }
 }
 
@@ -297,8 +231,8 @@ fn at(path: &Path, problem: impl std::fmt::Display) -> Failure {
     Failure::new(format!("{}: {problem}", path.display()))
 }
 
-fn milliseconds(start: Instant) -> f32 {
-    start.elapsed().as_secs_f32() * 1e3
+fn milliseconds(time: Duration) -> f32 {
+    time.as_secs_f32() * 1e3
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What is on disk: opened, mapped and checked before any weight is loaded.
 
+pub mod bytes;
 pub mod error;
 pub mod held;
 pub mod limits;

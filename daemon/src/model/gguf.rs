@@ -1,4 +1,4 @@
-//! The GGUF container: header, metadata and tensor directory over a memory map.
+//! The GGUF container: header, metadata and tensor directory over the bytes of a file.
 //!
 //! A header is a list of claims about the file it stands in. Each one is compared with the length of
 //! the file before anything is allocated or read by it.
@@ -14,6 +14,7 @@ use kernels::DType;
 use value::Value;
 
 use super::cursor::{Cursor, Flaw};
+use super::files::bytes::FileBytes;
 use super::files::error::shown;
 use super::files::map::Mapped;
 use super::files::stored::{Directory, Entry, StoredTensors};
@@ -213,11 +214,18 @@ pub fn open<T>(
     path: &Path,
     describe: impl FnOnce(&Header<'_>, &str) -> Result<T, ModelError>,
 ) -> Result<(StoredTensors, T), ModelError> {
-    let map = Mapped::open(path)?;
-    let place = map.place();
-    let header = Header::parse(map.bytes())
+    read(Mapped::open(path)?.into(), describe)
+}
+
+/// Checks a file as [`open`] does; `describe` sees its header and makes of it what the caller keeps.
+pub fn read<T>(
+    file: FileBytes,
+    describe: impl FnOnce(&Header<'_>, &str) -> Result<T, ModelError>,
+) -> Result<(StoredTensors, T), ModelError> {
+    let place = file.place();
+    let header = Header::parse(file.bytes())
         .map_err(|flaw| ModelError::damaged(&place, format!("{} (at byte {})", flaw.problem, flaw.at)))?;
     let described = describe(&header, &place)?;
     let directory = header.into_directory();
-    Ok((StoredTensors::new(map, directory), described))
+    Ok((StoredTensors::new(file, directory), described))
 }

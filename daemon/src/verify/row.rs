@@ -4,6 +4,17 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::table::{self, Column};
+
+/// How rows are printed; the problem follows behind.
+const COLUMNS: [Column; 5] = [
+    Column::left("", 4),
+    Column::left("stage", 11),
+    Column::left("case", 58),
+    Column::right("error", 8),
+    Column::left("tolerance", 8),
+];
+
 /// What a check demands of its number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound {
@@ -100,8 +111,8 @@ impl fmt::Display for Row {
             small => format!("{small:.2e}"),
         });
         let result = if self.passed { "pass" } else { "FAIL" };
-        write!(f, "{result}  {:<11} {:<58} {error:>9}  {:<8}", self.stage, self.case, self.tolerance)?;
-        self.problem.as_ref().map_or(Ok(()), |problem| write!(f, "  {problem}"))
+        let problem = self.problem.as_deref().unwrap_or_default();
+        table::row(f, &COLUMNS, &[result, self.stage, &self.case, &error, &self.tolerance, problem])
     }
 }
 

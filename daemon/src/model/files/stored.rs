@@ -1,4 +1,4 @@
-//! The tensors of one mapped file, whatever its container.
+//! The tensors of one file, whatever its container.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use std::ops::Range;
 use kernels::DType;
 
 use super::{ModelError, RawTensor, TensorStore};
-use crate::model::files::map::Mapped;
+use crate::model::files::bytes::FileBytes;
 
 /// Where a tensor is in a file, as a container's reader has checked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,17 +31,17 @@ pub enum Entry {
 /// Entries by tensor name.
 pub type Directory = HashMap<String, Entry>;
 
-/// A mapped file and the directory its container's reader made of it.
+/// A file and the directory its container's reader made of it.
 #[derive(Debug)]
 pub struct StoredTensors {
-    map: Mapped,
+    file: FileBytes,
     directory: Directory,
 }
 
 impl StoredTensors {
-    /// `directory` was read from `map`: its ranges lie inside.
-    pub fn new(map: Mapped, directory: Directory) -> Self {
-        Self { map, directory }
+    /// `directory` was read from `file`: its ranges lie inside.
+    pub fn new(file: impl Into<FileBytes>, directory: Directory) -> Self {
+        Self { file: file.into(), directory }
     }
 }
 
@@ -75,7 +75,7 @@ fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<
 
 impl TensorStore for StoredTensors {
     fn place(&self) -> String {
-        self.map.place()
+        self.file.place()
     }
 
     fn info(&self, name: &str) -> Option<(DType, Vec<usize>)> {
@@ -95,7 +95,7 @@ impl TensorStore for StoredTensors {
     fn tensor(&self, name: &str) -> Result<RawTensor<'_>, ModelError> {
         match self.directory.get(name) {
             Some(Entry::Known { dtype, shape, strides, bytes }) => {
-                let stored = &self.map.bytes()[bytes.clone()];
+                let stored = &self.file.bytes()[bytes.clone()];
                 let bytes = match strides {
                     None => Cow::Borrowed(stored),
                     Some(strides) => Cow::Owned(gather(stored, dtype.block_bytes(), shape, strides)),
@@ -109,7 +109,7 @@ impl TensorStore for StoredTensors {
 
     fn release(&self, name: &str) {
         if let Some(Entry::Known { bytes, .. }) = self.directory.get(name) {
-            self.map.release(bytes.clone());
+            self.file.release(bytes.clone());
         }
     }
 

@@ -8,8 +8,10 @@ use kernels::{DType, Pairing};
 
 use super::Header;
 use super::value::Value;
+use crate::model::files::bytes::FileBytes;
 use crate::model::files::error::shown;
 use crate::model::files::limits::MAX_VOCABULARY;
+use crate::model::files::stored::StoredTensors;
 use crate::model::files::{
     Description, ModelError, ModelFiles, ProjectorKind, TensorStore, TokenizerSource, Vocabulary, stored_len,
 };
@@ -19,15 +21,29 @@ use crate::model::weights::names;
 
 /// Opens the text file at `model` with `mmproj`, or with the only `*mmproj*.gguf` beside it.
 pub fn open(model: &Path, mmproj: Option<&Path>) -> Result<ModelFiles, ModelError> {
-    let (text, (name, language, vocabulary)) = super::open(model, describe_text)?;
+    let text = super::open(model, describe_text)?;
     let mmproj = match mmproj {
         Some(path) => path.to_owned(),
         None => find_mmproj(model)?,
     };
-    let (images, tower) = super::open(&mmproj, describe_images)?;
+    let stem = model.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
+    join(&stem, text, super::open(&mmproj, describe_images)?)
+}
+
+/// The model of a text file and an mmproj file that are in memory. It is called `name` unless the text
+/// file has a name inside.
+pub fn read(name: &str, text: FileBytes, mmproj: FileBytes) -> Result<ModelFiles, ModelError> {
+    join(name, super::read(text, describe_text)?, super::read(mmproj, describe_images)?)
+}
+
+/// A checked file and what its header says.
+type Read<T> = (StoredTensors, T);
+
+fn join(name: &str, text: Read<Text>, images: Read<Tower>) -> Result<ModelFiles, ModelError> {
+    let ((text, Text { name: named, language, vocabulary }), (images, tower)) = (text, images);
     let blocks = tower.blocks_to_run(&images);
     let description = Description {
-        id: model_id(name, model, &text),
+        id: model_id(named.as_deref().unwrap_or(name), &text),
         vision: VisionConfig { blocks, ..tower.config },
         language,
         projector: tower.projector,
@@ -40,12 +56,10 @@ pub fn open(model: &Path, mmproj: Option<&Path>) -> Result<ModelFiles, ModelErro
 }
 
 /// Name of the model and of the type that most of its bytes have, such as `MobileVLM-1.7B-q4_k`.
-fn model_id(name: Option<String>, path: &Path, text: &dyn TensorStore) -> String {
-    let stem = || path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
-    let name = name.unwrap_or_else(stem);
+fn model_id(name: &str, text: &dyn TensorStore) -> String {
     match main_type(text) {
         Some(dtype) if !name.to_ascii_lowercase().contains(dtype.name()) => format!("{name}-{dtype}"),
-        _ => name,
+        _ => name.to_owned(),
     }
 }
 
@@ -187,7 +201,13 @@ impl<'h, 'a> Keys<'h, 'a> {
     }
 }
 
-type Text = (Option<String>, LanguageConfig, Vocabulary);
+/// What the header of a text file says.
+struct Text {
+    /// Its name, if it has one that is fit to be shown.
+    name: Option<String>,
+    language: LanguageConfig,
+    vocabulary: Vocabulary,
+}
 
 fn describe_text(header: &Header<'_>, place: &str) -> Result<Text, ModelError> {
     let keys = Keys { header, place };
@@ -209,7 +229,7 @@ fn describe_text(header: &Header<'_>, place: &str) -> Result<Text, ModelError> {
     }
     let vocabulary = vocabulary(&keys)?;
     let language = language(&keys, vocabulary.pieces.len())?;
-    Ok((keys.text("general.name")?.and_then(tidy_name), language, vocabulary))
+    Ok(Text { name: keys.text("general.name")?.and_then(tidy_name), language, vocabulary })
 }
 
 /// A name fit for logs and bus messages, if there is one.
@@ -385,5 +405,26 @@ fn feature_layer(keys: &Keys<'_, '_>) -> Result<Option<usize>, ModelError> {
         Some(layer) if layer < 0.0 => Ok(None),
         Some(layer) if layer.fract() == 0.0 => Ok(Some(layer as usize)),
         _ => Err(keys.refuse(KEY, "is no layer number")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_in_memory_are_the_same_model_as_files() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/gguf/v2-gqa"));
+        let [text, mmproj] = ["model-q8_0.gguf", "mmproj-f16.gguf"].map(|name| folder.join(name));
+        let built_in = |path: &Path| FileBytes::BuiltIn {
+            name: "the program's own model",
+            bytes: Vec::leak(std::fs::read(path).unwrap()),
+        };
+        let opened = open(&text, Some(&mmproj)).unwrap();
+        let read = |text: &Path| read("unnamed", built_in(text), built_in(&mmproj));
+        let own = read(&text).unwrap();
+        assert_eq!((own.summary(), own.image_mean), (opened.summary(), opened.image_mean));
+        let error = read(&mmproj).err().expect("the vision file is no text file").to_string();
+        assert!(error.starts_with("the program's own model cannot be used: "), "{error}");
     }
 }
