@@ -183,8 +183,8 @@ fn two_passes_interleave_between_layers() {
     model.begin_pass(&mut a, &mut one, Input::Tokens(&first)).unwrap();
     model.begin_pass(&mut b, &mut two, Input::Tokens(&second)).unwrap();
     for layer in 0..model.layers() {
-        model.pass_layer(&mut a, &one, layer);
-        model.pass_layer(&mut b, &two, layer);
+        model.pass_layer(&mut a, layer);
+        model.pass_layer(&mut b, layer);
     }
     assert!(model.logits(&a) == want[0] && model.logits(&b) == want[1]);
 }

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::camera::Wake;
 use crate::config::{CaptionConfig, QuestionConfig};
 use crate::model::kv_cache::Sequence;
-use crate::model::language::Pass;
+use crate::model::pass::Pass;
 use crate::model::preprocess::Preprocessor;
 use crate::model::prompt::{Part, Prompt, Turn};
 use crate::model::sampler::Sampler;

@@ -9,6 +9,7 @@ pub mod projector;
 pub mod tokenizer;
 pub mod prompt;
 pub mod kv_cache;
+pub mod pass;
 pub mod language;
 pub mod sampler;
 pub mod speech;
@@ -24,11 +25,12 @@ pub mod weights;
 
 use std::ops::Range;
 
-use kernels::{Device, DeviceError, Grid, KvDtype, KvShape, PAGE, Span};
+use kernels::{Device, DeviceError, Grid, KvDtype, KvShape, PAGE};
 
 use files::{LoadOptions, ModelError, ModelFiles};
 use kv_cache::{KvCache, Mark, OutOfPages, Sequence};
-use language::{Language, LanguageConfig, Pass};
+use language::{Language, LanguageConfig};
+use pass::Pass;
 use projector::Projector;
 use vision::Vision;
 
@@ -117,7 +119,10 @@ pub struct MobileVlm<D: Device> {
 
 impl<D: Device> MobileVlm<D> {
     /// Rows of one pass at most.
-    pub const MAX_ROWS: usize = Language::<D>::MAX_ROWS;
+    pub const MAX_ROWS: usize = pass::MAX_ROWS;
+
+    /// Rows whose logits are computed together at most.
+    pub const MAX_SAMPLED: usize = Language::<D>::MAX_SAMPLED;
 
     /// Loads all weights of checked files onto `device`.
     pub fn load(
@@ -238,53 +243,82 @@ impl<D: Device> MobileVlm<D> {
         self.cache.release(sequence);
     }
 
-    // A pass, in units: `begin_pass`, every layer, and `logits` where they are needed.
+    /// Makes sure that `sequence` can be extended by `rows` positions without running out of pages:
+    /// what is missing is set aside for it, until it is released.
+    pub fn reserve(&mut self, sequence: &mut Sequence, rows: usize) -> Result<(), OutOfPages> {
+        self.cache.reserve(sequence, rows)
+    }
 
-    /// Room for a pass. Several can be under way, each between two of its layers.
+    // A pass, in units: `begin` and a `push` for each sequence, every layer, and logits where they
+    // are needed. What becomes of a row does not depend on the other rows of the pass.
+
+    /// A pass without rows. Several can be under way, each between two of its layers.
     pub fn pass(&self) -> Result<Pass<D>, DeviceError> {
         self.language.pass(&self.device)
     }
 
-    /// Places up to [`Self::MAX_ROWS`] positions at the end of `sequence`.
+    /// Takes all rows out of a pass.
+    pub fn begin(&self, pass: &mut Pass<D>) {
+        pass.clear(&self.device);
+    }
+
+    /// Places `input`, up to [`Pass::room`] positions, at the end of `sequence`. Returns the rows of
+    /// the pass they take. On error nothing has changed.
     ///
-    /// Their keys and values are complete after the last layer; a pass given up before that must
-    /// be taken back with [`Self::rewind`].
+    /// Their keys and values are complete after the last layer. Until then the sequence must not be
+    /// forked, and may be pushed again only in the same pass; one given up before that must be
+    /// taken out with [`Self::withdraw`] and back with [`Self::rewind`].
+    pub fn push(
+        &mut self,
+        pass: &mut Pass<D>,
+        sequence: &mut Sequence,
+        input: Input<'_>,
+    ) -> Result<Range<usize>, PassError> {
+        let wanted = sequence.len() + input.len();
+        if wanted > self.context {
+            return Err(PassError::ContextFull { wanted, context: self.context });
+        }
+        let Self { device, language, cache, projector, .. } = self;
+        Ok(match input {
+            Input::Tokens(ids) => language.push_tokens(device, cache, pass, sequence, ids)?,
+            Input::Visual(rows) => {
+                let visual = (projector.visual_tokens(), rows);
+                language.push_visual(device, cache, pass, sequence, visual)?
+            }
+        })
+    }
+
+    /// [`Self::begin`] and [`Self::push`]: a pass of one sequence.
     pub fn begin_pass(
         &mut self,
         pass: &mut Pass<D>,
         sequence: &mut Sequence,
         input: Input<'_>,
     ) -> Result<(), PassError> {
-        let wanted = sequence.len() + input.len();
-        if wanted > self.context {
-            return Err(PassError::ContextFull { wanted, context: self.context });
-        }
-        let Self { device, language, cache, projector, .. } = self;
-        language.begin(device, pass);
-        match input {
-            Input::Tokens(ids) => language.push_tokens(device, cache, pass, sequence, ids)?,
-            Input::Visual(rows) => {
-                let visual = (projector.visual_tokens(), rows);
-                language.push_visual(device, cache, pass, sequence, visual)?
-            }
-        };
-        Ok(())
+        self.begin(pass);
+        self.push(pass, sequence, input).map(|_| ())
     }
 
-    /// Layer `index` of the pass that placed its rows at the end of `sequence`.
-    pub fn pass_layer(&mut self, pass: &mut Pass<D>, sequence: &Sequence, index: usize) {
-        let rows = pass.rows();
-        let position = sequence.len() - rows;
-        let spans = [Span { rows: 0..rows, position, pages: sequence.pages() }];
-        self.language.layer(&self.device, &mut self.cache, pass, &spans, index);
+    /// Takes `rows`, as one [`Self::push`] returned them, out of an unfinished pass. The rows behind
+    /// them move down by as many. A sequence pushed several times must be withdrawn as often.
+    pub fn withdraw(&mut self, pass: &mut Pass<D>, rows: Range<usize>) {
+        self.language.withdraw(&self.device, pass, rows);
+    }
+
+    /// Layer `index` of a pass with rows.
+    pub fn pass_layer(&mut self, pass: &mut Pass<D>, index: usize) {
+        self.language.layer(&self.device, &mut self.cache, pass, index);
     }
 
     /// Logits after the last row of the finished pass.
     pub fn logits(&mut self, pass: &Pass<D>) -> &[f32] {
-        let last = pass.rows() - 1;
-        let logits = self.language.logits(&self.device, pass, &[last]);
-        self.device.read(logits, 0, &mut self.logits);
-        &self.logits
+        self.logits_of(pass, &[pass.rows() - 1]).into_row(0)
+    }
+
+    /// Logits after up to [`Self::MAX_SAMPLED`] rows of the finished pass, computed together.
+    pub fn logits_of(&mut self, pass: &Pass<D>, rows: &[usize]) -> Logits<'_, D> {
+        let computed = self.language.logits(&self.device, pass, rows);
+        Logits { device: &self.device, computed, row: &mut self.logits }
     }
 
     /// All units of as many passes as `input` takes.
@@ -298,10 +332,30 @@ impl<D: Device> MobileVlm<D> {
             let part = input.part(start..input.len().min(start + Self::MAX_ROWS));
             self.begin_pass(pass, sequence, part)?;
             for index in 0..self.layers() {
-                self.pass_layer(pass, sequence, index);
+                self.pass_layer(pass, index);
             }
         }
         Ok(())
+    }
+}
+
+/// Logits of some rows of a pass.
+pub struct Logits<'a, D: Device> {
+    device: &'a D,
+    computed: &'a D::Tensor, // (rows, vocabulary)
+    row: &'a mut [f32],
+}
+
+impl<'a, D: Device> Logits<'a, D> {
+    /// One number for each entry of the vocabulary, after row `index` of those asked for.
+    pub fn row(&mut self, index: usize) -> &[f32] {
+        self.device.read(self.computed, index, self.row);
+        self.row
+    }
+
+    fn into_row(self, index: usize) -> &'a [f32] {
+        self.device.read(self.computed, index, self.row);
+        self.row
     }
 }
 

@@ -6,7 +6,8 @@ use kernels::{Arithmetic, Device, KvDtype};
 
 use crate::model::files::{LoadOptions, ModelFiles, ProjectorKind};
 use crate::model::kv_cache::Sequence;
-use crate::model::language::{LanguageConfig, Pass};
+use crate::model::language::LanguageConfig;
+use crate::model::pass::Pass;
 use crate::model::vision::VisionConfig;
 use crate::model::{Input, KvOptions, MobileVlm};
 
@@ -148,7 +149,7 @@ impl<D: Device> Bench<D> {
         let mut clock = UnitClock::start();
         self.model.begin_pass(&mut self.pass, &mut self.sequence, Input::Tokens(&ids))?;
         for index in 0..self.model.layers() {
-            self.model.pass_layer(&mut self.pass, &self.sequence, index);
+            self.model.pass_layer(&mut self.pass, index);
             if count > 1 {
                 clock.unit(); // A decoded token is one unit.
             }

@@ -7,7 +7,7 @@ use messages::{FrameStamp, Timings, TokenCounts};
 
 use super::progress::millis;
 use crate::model::kv_cache::Sequence;
-use crate::model::language::Pass;
+use crate::model::pass::Pass;
 use crate::model::sampler::Sampler;
 use crate::model::speech::{Heard, Speech};
 use crate::model::{Input, MobileVlm, PassError};
@@ -140,7 +140,7 @@ impl Job {
     fn layers<D: Device>(&mut self, model: &mut MobileVlm<D>, pass: &mut Pass<D>, start: Instant) -> Step {
         let Stage::Layer { end, ref mut layer } = self.stage else { return Step::More };
         while *layer < model.layers() {
-            model.pass_layer(pass, &self.sequence, *layer);
+            model.pass_layer(pass, *layer);
             *layer += 1;
             if *layer < model.layers() && start.elapsed() >= UNIT {
                 return Step::More;

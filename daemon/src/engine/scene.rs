@@ -10,7 +10,7 @@ use super::job::UNIT;
 use super::progress::millis;
 use crate::camera::Frame;
 use crate::model::kv_cache::Sequence;
-use crate::model::language::Pass;
+use crate::model::pass::Pass;
 use crate::model::{Input, MobileVlm, PassError};
 
 /// A picture whose positions are in the cache, behind the system prompt.
@@ -109,7 +109,7 @@ impl Encoding {
             }
             Stage::Visual { .. } => return Ok(true),
             Stage::Layer { end, layer } if layer < model.layers() => {
-                model.pass_layer(pass, &self.scene.sequence, layer);
+                model.pass_layer(pass, layer);
                 self.stage = Stage::Layer { end, layer: layer + 1 };
             }
             Stage::Layer { end, .. } => self.stage = Stage::Visual { done: end },

@@ -1,15 +1,23 @@
 //! Positions, pages, marks and forks of the KV cache.
 //!
 //! A [`Sequence`] is a list of reference-counted pages and a length. Forking shares all pages; the
-//! first row written to a shared page copies it. Rewinding gives pages back. A sequence must be
-//! returned with [`KvCache::release`]: dropping it keeps its pages for ever.
+//! first row written to a shared page copies it. Rewinding gives pages back. Pages can be set aside
+//! for a sequence beforehand, so that it cannot run out of them later. A sequence must be returned
+//! with [`KvCache::release`]: dropping it keeps its pages for ever.
 
 use kernels::{Device, DeviceError, KvDtype, KvShape, PAGE, PageId, Slot};
 
-/// The arena has no page left.
+/// The arena has too few free pages: the same may succeed when others have given theirs back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the KV cache is full: all {pages} pages are in use; raise model.kv_cache_mib")]
+#[error(
+    "the KV cache is full: {wanted} pages are wanted, {free} of {pages} are free; \
+     try again later, or raise model.kv_cache_mib"
+)]
 pub struct OutOfPages {
+    /// Pages that were asked for.
+    pub wanted: usize,
+    /// Pages that nobody holds.
+    pub free: usize,
     /// Pages of the arena.
     pub pages: usize,
 }
@@ -20,6 +28,10 @@ pub struct OutOfPages {
 pub struct Sequence {
     pages: Vec<PageId>,
     len: usize,
+    /// Pages set aside for it.
+    spare: Vec<PageId>,
+    /// Positions up to which pages were set aside.
+    reserved: usize,
 }
 
 impl Sequence {
@@ -78,7 +90,12 @@ impl<D: Device> KvCache<D> {
         self.references.len()
     }
 
-    /// Pages held by sequences.
+    /// Pages that nobody holds.
+    pub fn pages_free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Pages held by sequences, those set aside for them included.
     pub fn pages_used(&self) -> usize {
         self.references.len() - self.free.len()
     }
@@ -108,6 +125,32 @@ impl<D: Device> KvCache<D> {
         }
     }
 
+    /// Pages that extending `sequence` by `rows` positions takes, one for a copy of a shared page
+    /// included.
+    pub fn pages_to_extend(&self, sequence: &Sequence, rows: usize) -> usize {
+        if rows == 0 {
+            return 0;
+        }
+        let fresh = (sequence.len + rows).div_ceil(PAGE) - sequence.pages.len();
+        fresh + usize::from(self.last_is_shared(sequence))
+    }
+
+    /// Sets aside what extending `sequence` by `rows` positions takes, until it is released. On error
+    /// nothing has changed.
+    ///
+    /// The promise holds as long as the sequence is not forked and not rewound to before its present
+    /// end.
+    pub fn reserve(&mut self, sequence: &mut Sequence, rows: usize) -> Result<(), OutOfPages> {
+        let wanted = self.pages_to_extend(sequence, rows).saturating_sub(sequence.spare.len());
+        self.check_free(wanted)?;
+        for _ in 0..wanted {
+            let page = self.take_page();
+            sequence.spare.push(page);
+        }
+        sequence.reserved = sequence.reserved.max(sequence.len + rows);
+        Ok(())
+    }
+
     /// Extends a sequence by `rows` positions and appends their slots to `slots`.
     ///
     /// Their contents are undefined until they are written. On error nothing has changed.
@@ -121,21 +164,19 @@ impl<D: Device> KvCache<D> {
         if rows == 0 {
             return Ok(());
         }
-        let start = sequence.len;
-        let last_is_shared = !start.is_multiple_of(PAGE)
-            && sequence.pages.last().is_some_and(|page| self.references[page.0 as usize] > 1);
-        let fresh = (start + rows).div_ceil(PAGE) - sequence.pages.len();
-        if fresh + usize::from(last_is_shared) > self.free.len() {
-            return Err(OutOfPages { pages: self.pages() });
-        }
-        if last_is_shared && let Some(shared) = sequence.pages.pop() {
-            let own = self.take_page();
+        let wanted = self.pages_to_extend(sequence, rows);
+        self.check_free(wanted.saturating_sub(sequence.spare.len()))?;
+        if self.last_is_shared(sequence)
+            && let Some(shared) = sequence.pages.pop()
+        {
+            let own = self.take_page_for(sequence);
             device.kv_copy_page(&mut self.arena, shared, own);
             self.give_back(shared);
             sequence.pages.push(own);
         }
-        for _ in 0..fresh {
-            let page = self.take_page();
+        let start = sequence.len;
+        while sequence.pages.len() < (start + rows).div_ceil(PAGE) {
+            let page = self.take_page_for(sequence);
             sequence.pages.push(page);
         }
         sequence.len = start + rows;
@@ -143,12 +184,18 @@ impl<D: Device> KvCache<D> {
         Ok(())
     }
 
-    /// Forgets everything after `mark`. A mark beyond the end changes nothing.
+    /// Forgets everything after `mark`. A mark beyond the end changes nothing. Pages that were set
+    /// aside for the sequence are set aside again.
     pub fn rewind(&mut self, sequence: &mut Sequence, mark: Mark) {
         sequence.len = sequence.len.min(mark.0);
         let keep = sequence.len.div_ceil(PAGE);
+        let reserved = sequence.reserved.div_ceil(PAGE);
         while sequence.pages.len() > keep {
-            if let Some(page) = sequence.pages.pop() {
+            let last = sequence.pages.len();
+            let Some(page) = sequence.pages.pop() else { break };
+            if last <= reserved && self.references[page.0 as usize] == 1 {
+                sequence.spare.push(page);
+            } else {
                 self.give_back(page);
             }
         }
@@ -156,10 +203,30 @@ impl<D: Device> KvCache<D> {
 
     /// Gives all pages back and leaves the sequence empty, its capacity kept.
     pub fn release(&mut self, sequence: &mut Sequence) {
+        sequence.reserved = 0;
         self.rewind(sequence, Mark(0));
+        while let Some(page) = sequence.spare.pop() {
+            self.give_back(page);
+        }
     }
 
-    /// Takes a page known to be there.
+    /// Whether the next row goes to a page that others hold too.
+    fn last_is_shared(&self, sequence: &Sequence) -> bool {
+        !sequence.len.is_multiple_of(PAGE)
+            && sequence.pages.last().is_some_and(|page| self.references[page.0 as usize] > 1)
+    }
+
+    fn check_free(&self, wanted: usize) -> Result<(), OutOfPages> {
+        let (free, pages) = (self.pages_free(), self.pages());
+        if wanted > free { Err(OutOfPages { wanted, free, pages }) } else { Ok(()) }
+    }
+
+    /// Takes a page known to be set aside or free.
+    fn take_page_for(&mut self, sequence: &mut Sequence) -> PageId {
+        sequence.spare.pop().unwrap_or_else(|| self.take_page())
+    }
+
+    /// Takes a page known to be free.
     fn take_page(&mut self) -> PageId {
         let page = self.free.pop().expect("free pages were counted");
         self.references[page.0 as usize] = 1;
@@ -176,100 +243,4 @@ impl<D: Device> KvCache<D> {
 }
 
 #[cfg(test)]
-mod tests {
-    use kernels::Reference;
-
-    use super::*;
-
-    const SHAPE: KvShape = KvShape { layers: 1, kv_heads: 1, head_dim: 2 };
-
-    fn cache(pages: usize) -> (Reference, KvCache<Reference>) {
-        let device = Reference;
-        let cache = KvCache::new(&device, SHAPE, pages, KvDtype::F32).expect("a small arena");
-        (device, cache)
-    }
-
-    #[test]
-    fn extending_takes_pages_and_rewinding_gives_them_back() {
-        let (device, mut cache) = cache(4);
-        let (mut sequence, mut slots) = (Sequence::default(), Vec::new());
-        cache.extend(&device, &mut sequence, PAGE, &mut slots).expect("room");
-        let mark = sequence.mark();
-        cache.extend(&device, &mut sequence, 1, &mut slots).expect("room");
-        assert_eq!((sequence.len(), cache.pages_used()), (PAGE + 1, 2));
-        assert_eq!(slots[PAGE], Slot { page: sequence.pages()[1], offset: 0 });
-        cache.rewind(&mut sequence, mark);
-        assert_eq!((sequence.len(), cache.pages_used()), (PAGE, 1));
-        cache.release(&mut sequence);
-        assert_eq!((sequence.len(), cache.pages_used()), (0, 0));
-    }
-
-    #[test]
-    fn a_fork_shares_full_pages_and_copies_the_last_one_when_written() {
-        let (device, mut cache) = cache(8);
-        let (mut parent, mut child, mut slots) = (Sequence::default(), Sequence::default(), Vec::new());
-        cache.extend(&device, &mut parent, PAGE + 3, &mut slots).expect("room");
-        cache.fork(&parent, &mut child);
-        assert_eq!((cache.pages_used(), child.pages()), (2, parent.pages()));
-        cache.extend(&device, &mut child, 1, &mut slots).expect("room");
-        assert_eq!(child.pages()[0], parent.pages()[0]);
-        assert_ne!(child.pages()[1], parent.pages()[1]);
-        assert_eq!(cache.pages_used(), 3);
-        cache.release(&mut parent);
-        assert_eq!(cache.pages_used(), 2);
-        cache.release(&mut child);
-        assert_eq!(cache.pages_used(), 0);
-    }
-
-    #[test]
-    fn the_last_owner_of_a_page_writes_in_place() {
-        let (device, mut cache) = cache(8);
-        let (mut parent, mut child, mut slots) = (Sequence::default(), Sequence::default(), Vec::new());
-        cache.extend(&device, &mut parent, 3, &mut slots).expect("room");
-        cache.fork(&parent, &mut child);
-        cache.release(&mut parent);
-        let page = child.pages()[0];
-        cache.extend(&device, &mut child, 1, &mut slots).expect("room");
-        assert_eq!(child.pages(), [page]);
-    }
-
-    #[test]
-    fn a_full_arena_refuses_and_changes_nothing() {
-        let (device, mut cache) = cache(2);
-        let (mut parent, mut child, mut slots) = (Sequence::default(), Sequence::default(), Vec::new());
-        cache.extend(&device, &mut parent, PAGE + 1, &mut slots).expect("room");
-        cache.fork(&parent, &mut child);
-        let before = slots.len();
-        let full = cache.extend(&device, &mut child, 1, &mut slots);
-        assert_eq!(full, Err(OutOfPages { pages: 2 }));
-        assert_eq!((child.len(), child.pages(), slots.len()), (PAGE + 1, parent.pages(), before));
-        cache.release(&mut child);
-        cache.extend(&device, &mut parent, 1, &mut slots).expect("room");
-        cache.release(&mut parent);
-        assert_eq!(cache.pages_used(), 0);
-    }
-
-    #[test]
-    fn forks_see_their_own_rows_only() {
-        let (device, mut cache) = cache(4);
-        let row = |value: f32| kernels::HostTensor::from_rows(&[value, value], 2);
-        let (mut a, mut b, mut slots) = (Sequence::default(), Sequence::default(), Vec::new());
-        let mut write = |cache: &mut KvCache<Reference>, sequence: &mut Sequence, value: f32| {
-            slots.clear();
-            cache.extend(&device, sequence, 1, &mut slots).expect("room");
-            device.kv_append(cache.arena_mut(), 0, &row(0.0), &row(value), &slots);
-        };
-        write(&mut cache, &mut a, 2.0);
-        cache.fork(&a, &mut b);
-        write(&mut cache, &mut a, 4.0);
-        write(&mut cache, &mut b, 8.0);
-        // All scores are 0, so attention is the mean of the values.
-        let mean = |sequence: &Sequence| {
-            let mut out = device.tensor(1, 2).expect("a row");
-            let spans = [kernels::Span { rows: 0..1, position: 1, pages: sequence.pages() }];
-            device.attend(&row(1.0), cache.arena(), 0, &spans, 1, &mut out);
-            out.data()[0]
-        };
-        assert_eq!((mean(&a), mean(&b)), (3.0, 5.0));
-    }
-}
+mod tests;

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use kernels::{Device, DeviceError, Pairing, Slot, Span};
+use kernels::{Device, DeviceError, Pairing};
 
 use super::kv_cache::{KvCache, OutOfPages, Sequence};
+use super::pass::{Layered, MAX_ROWS, Pass};
 
 /// Numbers of a LLaMA model, as its file has them.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,36 +80,6 @@ impl<D: Device> LanguageWeights<D> {
     }
 }
 
-/// Rows on their way through the layers. Between two layers it is all there is to keep, so that
-/// one pass can wait while another one runs.
-pub struct Pass<D: Device> {
-    positions: Vec<u32>,
-    slots: Vec<Slot>,
-    x: D::Tensor, // (rows, hidden)
-}
-
-impl<D: Device> Pass<D> {
-    /// Rows of the pass.
-    pub fn rows(&self) -> usize {
-        self.positions.len()
-    }
-
-    /// Makes room for `count` rows at the end of `sequence`.
-    fn place(
-        &mut self,
-        device: &D,
-        cache: &mut KvCache<D>,
-        sequence: &mut Sequence,
-        count: usize,
-    ) -> Result<Range<usize>, OutOfPages> {
-        let (first, position) = (self.rows(), sequence.len());
-        cache.extend(device, sequence, count, &mut self.slots)?;
-        self.positions.extend((position..position + count).map(|position| position as u32));
-        device.set_rows(&mut self.x, first + count);
-        Ok(first..first + count)
-    }
-}
-
 /// The language model with its scratch.
 pub struct Language<D: Device> {
     config: LanguageConfig,
@@ -126,11 +97,8 @@ pub struct Language<D: Device> {
 }
 
 impl<D: Device> Language<D> {
-    /// Rows of one pass at most: the 144 visual tokens of a picture with a short question fit.
-    pub const MAX_ROWS: usize = 192;
-
-    /// Rows whose logits one pass can give.
-    pub const MAX_SAMPLED: usize = 32;
+    /// Rows whose logits are computed together at most: eight sequences with drafts of seven tokens.
+    pub const MAX_SAMPLED: usize = 64;
 
     /// Joins weights and scratch for sequences of up to `context` positions.
     pub fn new(
@@ -139,7 +107,7 @@ impl<D: Device> Language<D> {
         weights: LanguageWeights<D>,
         context: usize,
     ) -> Result<Self, DeviceError> {
-        let rows = Self::MAX_ROWS;
+        let rows = MAX_ROWS;
         let (q_width, kv_width) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let mut rope = device.tensor(context, config.head_dim)?;
         device.write(&rope_table(config.rope_base, config.head_dim, context), &mut rope, 0);
@@ -173,18 +141,12 @@ impl<D: Device> Language<D> {
         self.weights.layers.iter().map(of_layer).sum::<usize>() + device.matrix_bytes(&self.weights.head)
     }
 
-    /// A pass with room for [`Self::MAX_ROWS`].
+    /// A pass without rows.
     pub fn pass(&self, device: &D) -> Result<Pass<D>, DeviceError> {
-        let rows = Self::MAX_ROWS;
-        let x = device.tensor(rows, self.config.hidden)?;
-        Ok(Pass { positions: Vec::with_capacity(rows), slots: Vec::with_capacity(rows), x })
-    }
-
-    /// Starts a pass without rows.
-    pub fn begin(&self, device: &D, pass: &mut Pass<D>) {
-        pass.positions.clear();
-        pass.slots.clear();
-        device.set_rows(&mut pass.x, 0);
+        let (context, _) = device.shape(&self.rope);
+        let mut pass = Pass::new(device, self.config.hidden, context)?;
+        pass.clear(device);
+        Ok(pass)
     }
 
     /// Adds `ids` at the end of `sequence`. Returns the rows of the pass they take.
@@ -197,7 +159,7 @@ impl<D: Device> Language<D> {
         ids: &[u32],
     ) -> Result<Range<usize>, OutOfPages> {
         let rows = pass.place(device, cache, sequence, ids.len())?;
-        device.embed(&self.weights.embedding, ids, &mut pass.x, rows.start);
+        device.embed(&self.weights.embedding, ids, pass.x_mut(), rows.start);
         Ok(rows)
     }
 
@@ -211,22 +173,24 @@ impl<D: Device> Language<D> {
         (visual, part): (&D::Tensor, Range<usize>),
     ) -> Result<Range<usize>, OutOfPages> {
         let rows = pass.place(device, cache, sequence, part.len())?;
-        device.copy_rows(visual, part, &mut pass.x, rows.start);
+        device.copy_rows(visual, part, pass.x_mut(), rows.start);
         Ok(rows)
     }
 
-    /// Layer `index` for all rows of the pass; `spans` tells which sequence each row belongs to.
-    pub fn layer(
-        &mut self,
-        device: &D,
-        cache: &mut KvCache<D>,
-        pass: &mut Pass<D>,
-        spans: &[Span<'_>],
-        index: usize,
-    ) {
+    /// Takes rows that one push added out of the pass: later rows move down.
+    pub fn withdraw(&mut self, device: &D, pass: &mut Pass<D>, rows: Range<usize>) {
+        pass.withdraw(device, rows, &mut self.normed);
+    }
+
+    /// Layer `index` for all rows of the pass.
+    pub fn layer(&mut self, device: &D, cache: &mut KvCache<D>, pass: &mut Pass<D>, index: usize) {
+        pass.layered(|rows| self.layer_of(device, cache, rows, index));
+    }
+
+    fn layer_of(&mut self, device: &D, cache: &mut KvCache<D>, rows: Layered<'_, D>, index: usize) {
         let LanguageConfig { heads, kv_heads, eps, pairing, .. } = self.config;
         let layer = &self.weights.layers[index];
-        let Pass { positions, slots, x } = pass;
+        let Layered { positions, slots, spans, x } = rows;
         let normed = &mut self.normed;
 
         device.rms_norm(x, &layer.attention_norm, eps, normed);
@@ -248,11 +212,11 @@ impl<D: Device> Language<D> {
         device.add(x, normed);
     }
 
-    /// Logits `(rows.len(), vocabulary)` after the last layer.
+    /// Logits `(rows.len(), vocabulary)` of up to [`Self::MAX_SAMPLED`] rows after the last layer.
     pub fn logits(&mut self, device: &D, pass: &Pass<D>, rows: &[usize]) -> &D::Tensor {
         device.set_rows(&mut self.last, rows.len());
         for (to, &row) in rows.iter().enumerate() {
-            device.copy_rows(&pass.x, row..row + 1, &mut self.last, to);
+            device.copy_rows(pass.x(), row..row + 1, &mut self.last, to);
         }
         device.rms_norm(&self.last, &self.weights.norm, self.config.eps, &mut self.normed);
         device.matmul(&self.normed, &self.weights.head, None, &mut self.logits);

@@ -9,7 +9,7 @@ use kernels::{Device, DeviceError, KvDtype};
 
 use super::files::{LoadOptions, ModelError, ModelFiles};
 use super::kv_cache::Sequence;
-use super::language::Pass;
+use super::pass::Pass;
 use super::preprocess::Preprocessor;
 use super::prompt::{Turn, after_image, system_prefix};
 use super::sampler::Sampler;

@@ -9,7 +9,7 @@ use super::target::{OnDevice, Target};
 use crate::config::ModelConfig;
 use crate::model::files::{LoadOptions, ModelFiles};
 use crate::model::kv_cache::Sequence;
-use crate::model::language::Pass;
+use crate::model::pass::Pass;
 use crate::model::prompt::{Part, Prompt, Turn};
 use crate::model::sampler::greedy;
 use crate::model::tokenizer::Tokenizer;
