@@ -79,6 +79,8 @@ pub struct CaptionConfig {
     pub max_tokens: u32,
     /// Least seconds between the starts of two captions of one camera.
     pub period_s: f64,
+    /// Seconds after which the next caption of a camera takes turns with questions.
+    pub at_least_every_s: f64,
 }
 
 /// `[question]`
@@ -169,6 +171,7 @@ impl Default for CaptionConfig {
             prompt_id: "scene".into(),
             max_tokens: 48,
             period_s: 0.0,
+            at_least_every_s: 10.0,
         }
     }
 }
@@ -220,6 +223,13 @@ impl Config {
             name if name.is_empty() => "robot".into(),
             name => name,
         }
+    }
+}
+
+impl CaptionConfig {
+    /// [`CaptionConfig::at_least_every_s`] as a duration.
+    pub fn at_least_every(&self) -> Duration {
+        Duration::from_secs_f64(self.at_least_every_s)
     }
 }
 

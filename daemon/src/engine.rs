@@ -1,12 +1,14 @@
 //! The one owner of model, KV cache and device.
 //!
 //! One thread runs a loop: take in questions and frames, let the scheduler choose, do one unit of
-//! work. A picture is encoded once; captions and questions fork its positions in the KV cache.
+//! work. A picture is encoded once; captions, rules and questions fork its positions in the KV cache.
+//! Each of them is a [`Job`]; jobs share the passes of the language model.
 
 mod request;
 mod scheduler;
 mod scene;
 mod job;
+mod batch;
 mod camera;
 mod question;
 mod progress;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use kernels::{Device, DeviceError};
+use kernels::{Device, DeviceError, PAGE};
 use messages::{Sampling, Timings};
 use tokio::sync::mpsc;
 
@@ -26,15 +28,15 @@ use crate::model::pass::Pass;
 use crate::model::preprocess::Preprocessor;
 use crate::model::prompt::{Part, Prompt, Turn};
 use crate::model::sampler::Sampler;
-use crate::model::speech::Speech;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{Input, MobileVlm, PassError};
+use batch::Batch;
 use camera::Camera;
-use job::{Job, Plan};
+use job::{Job, Outcome, Plan, Purpose};
 use progress::millis;
-use question::Question;
+use question::{Question, ask_error};
 use scene::{Encoding, Scene, Target};
-use scheduler::{CameraView, Choice, QuestionView};
+use scheduler::{CameraView, JobView, Lane, PictureView, Share, Turns, Unit, View, WantView};
 
 pub use camera::CameraInput;
 pub use progress::{CameraReport, Progress, Report};
@@ -172,14 +174,25 @@ struct Engine<D: Device> {
     cameras: Vec<Camera>,
     questions: Vec<Question>,
     questions_seen: u64,
+    /// The picture being encoded, and the pass that takes it into the cache.
     encoding: Option<Encoding>,
-    /// What the scheduler is shown, kept for its room.
-    views: (Vec<QuestionView>, Vec<CameraView>),
-    /// One pass for each kind of work, so that each can wait between two layers.
     encode_pass: Pass<D>,
-    question_pass: Pass<D>,
-    caption_pass: Pass<D>,
+    /// Everything that is being written, and the passes it shares.
+    jobs: Vec<Job>,
+    jobs_seen: u64,
+    batches: [Batch<D>; 2],
+    turns: Turns,
+    views: Views,
     rgb: image::RgbImage,
+}
+
+/// What the scheduler is shown and what it answers, kept for their room.
+#[derive(Default)]
+struct Views {
+    jobs: Vec<JobView>,
+    wants: Vec<WantView>,
+    cameras: Vec<CameraView>,
+    shares: Vec<Share>,
 }
 
 impl<D: Device> Engine<D> {
@@ -190,7 +203,8 @@ impl<D: Device> Engine<D> {
         progress: Arc<Progress>,
     ) -> Result<Self, EngineError> {
         let EngineParts { model, tokenizer, preprocessor, cameras, wake, options } = parts;
-        let cameras: Vec<Camera> = cameras.into_iter().map(Camera::new).collect();
+        let start = Instant::now();
+        let cameras: Vec<Camera> = cameras.into_iter().map(|input| Camera::new(input, start)).collect();
         progress.update(|report| {
             report.cameras = vec![CameraReport::default(); cameras.len()];
             report.cache.bytes = model.cache().bytes() as u64;
@@ -198,12 +212,14 @@ impl<D: Device> Engine<D> {
         });
         Ok(Self {
             encode_pass: model.pass()?,
-            question_pass: model.pass()?,
-            caption_pass: model.pass()?,
+            batches: [Batch::new(&model)?, Batch::new(&model)?],
             questions: Vec::with_capacity(options.question.queue),
             questions_seen: 0,
             encoding: None,
-            views: (Vec::with_capacity(options.question.queue), Vec::with_capacity(cameras.len())),
+            jobs: Vec::with_capacity(options.question.queue + cameras.len()),
+            jobs_seen: 0,
+            turns: Turns::default(),
+            views: Views::default(),
             system: Sequence::default(),
             rgb: image::RgbImage::new(0, 0),
             model,
@@ -227,13 +243,13 @@ impl<D: Device> Engine<D> {
                 self.drop_dead_questions();
                 self.begin_captions();
                 let start = Instant::now();
-                match self.choose() {
-                    Choice::Wait => {
+                match self.choose(start) {
+                    Unit::Wait => {
                         self.progress.tick();
                         self.wake.wait_until(start + IDLE);
                     }
-                    choice => {
-                        self.work(choice);
+                    unit => {
+                        self.work(unit);
                         self.progress.unit(start.elapsed());
                     }
                 }
@@ -264,27 +280,151 @@ impl<D: Device> Engine<D> {
         Ok(())
     }
 
-    fn choose(&mut self) -> Choice {
-        let now = Instant::now();
-        let encoding = self.encoding.as_ref().map(|encoding| encoding.target);
+    /// Shows the scheduler how things are and takes its choice.
+    fn choose(&mut self, now: Instant) -> Unit {
+        let has_room = self.has_room_for_picture();
         let period = Duration::try_from_secs_f64(self.options.caption.period_s).unwrap_or_default();
-        let (questions, cameras) = &mut self.views;
-        questions.clear();
-        questions.extend(self.questions.iter().enumerate().map(|(i, question)| question.view(i)));
+        let encoding = self.encoding.as_ref();
+        let Views { jobs, wants, cameras, shares } = &mut self.views;
+        jobs.clear();
+        jobs.extend(self.jobs.iter().map(Job::view));
+        wants.clear();
+        let waiting = self.questions.iter().enumerate().filter(|(_, question)| question.wants_picture());
+        if has_room || encoding.is_some() {
+            wants.extend(waiting.map(|(question, q)| WantView { question, deadline: q.deadline }));
+        }
         cameras.clear();
-        cameras.extend(self.cameras.iter().enumerate().map(|(i, c)| c.view(i, encoding, period, now)));
-        scheduler::next(questions, cameras, encoding.is_some())
+        for (index, camera) in self.cameras.iter().enumerate() {
+            let is_busy = encoding.is_some_and(|encoding| encoding.target == Target::Camera(index))
+                || self.jobs.iter().any(|job| job.purpose == Purpose::Caption { camera: index });
+            cameras.push(camera.view(has_room && !is_busy, period, now));
+        }
+        let picture = encoding.map(|encoding| PictureView { owed_at: encoding.owed_at() });
+        let view = View { now, jobs, wants, cameras, picture, turns: self.turns };
+        let (unit, turns) = scheduler::next(&view);
+        if let Unit::Begin(lane) = unit {
+            scheduler::share(&view, lane, Batch::<D>::ROOM, shares);
+        }
+        self.turns = turns;
+        unit
     }
 
-    fn work(&mut self, choice: Choice) {
-        match choice {
-            Choice::Question(index) => self.step_question(index),
-            Choice::PictureFor(index) => self.begin_picture_for(index),
-            Choice::Encode => self.step_encoding(),
-            Choice::Caption(camera) => self.step_caption(camera),
-            Choice::Describe(camera) => self.describe(camera),
-            Choice::Wait => {}
+    fn work(&mut self, unit: Unit) {
+        match unit {
+            Unit::Begin(lane) => self.begin_batch(lane),
+            Unit::Continue(lane) => self.step_batch(lane),
+            Unit::Encode => self.step_encoding(),
+            Unit::PictureFor(question) => self.begin_picture_for(question),
+            Unit::Describe(camera) => self.describe(camera),
+            Unit::Wait => {}
         }
+    }
+
+    /// Begins a pass with those whom the scheduler named, and does its first unit.
+    fn begin_batch(&mut self, lane: Lane) {
+        let batch = &mut self.batches[lane as usize];
+        batch.clear(&self.model);
+        let mut failed = None;
+        for share in &self.views.shares {
+            let job = &mut self.jobs[share.job];
+            match batch.board(&mut self.model, job, share) {
+                Ok(()) => job.lane = Some(lane),
+                Err(error) => failed = Some((job.id, error)),
+            }
+        }
+        match failed {
+            // Pages were set aside, so this is the exception; whoever is left goes on next round.
+            Some((job, error)) => self.fail_job(job, error),
+            None => self.step_batch(lane),
+        }
+    }
+
+    /// Does one unit of a pass. When the pass is over, everybody in it gets its next tokens.
+    fn step_batch(&mut self, lane: Lane) {
+        let start = Instant::now();
+        let batch = &mut self.batches[lane as usize];
+        let is_over = batch.step(&mut self.model);
+        let mut ended = Vec::new();
+        if is_over {
+            let (members, mut logits) = batch.finish(&mut self.model);
+            for member in members {
+                let Some(job) = self.jobs.iter_mut().find(|job| job.id == member.job) else { continue };
+                match &mut logits {
+                    Some(logits) if member.is_sampled => {
+                        ended.extend(job.hear(&member.share, logits, member.first).map(|how| (job.id, how)));
+                    }
+                    _ => job.advance(member.share.rows),
+                }
+            }
+        }
+        let now = Instant::now();
+        for job in self.jobs.iter_mut().filter(|job| job.lane == Some(lane)) {
+            job.spend(now - start);
+            if is_over {
+                job.leave(&mut self.model, now);
+            }
+        }
+        if is_over {
+            self.batches[lane as usize].clear(&self.model);
+            self.speak();
+            for (job, outcome) in ended {
+                self.conclude(job, outcome);
+            }
+        }
+    }
+
+    /// Hands out new text.
+    fn speak(&mut self) {
+        for index in 0..self.jobs.len() {
+            match self.jobs[index].purpose {
+                Purpose::Question(number) => self.send_answer_piece(index, number),
+                Purpose::Caption { .. } => self.send_caption_piece(index),
+                Purpose::Rule { .. } => {}
+            }
+        }
+    }
+
+    /// A job came to its end: its pages go back, then its result goes where it belongs.
+    fn conclude(&mut self, job: u64, outcome: Outcome) {
+        let Some(job) = self.take_job(job) else { return };
+        match (job.purpose, outcome) {
+            (Purpose::Question(number), Outcome::Text { truncated }) => {
+                let answer = self.answer(&job, truncated);
+                self.close(job);
+                self.end_question(number, Ok(answer));
+            }
+            (Purpose::Caption { camera }, Outcome::Text { truncated }) => {
+                let (caption, captured) = (self.caption(&job, truncated), job.captured);
+                self.close(job);
+                self.publish_caption(camera, caption, captured);
+            }
+            (purpose, outcome) => {
+                tracing::debug!(?purpose, ?outcome, "nobody waits for this");
+                self.close(job);
+            }
+        }
+    }
+
+    /// A job cannot go on.
+    fn fail_job(&mut self, job: u64, error: PassError) {
+        let Some(job) = self.take_job(job) else { return };
+        let purpose = job.purpose;
+        self.close(job);
+        match purpose {
+            Purpose::Question(number) => self.end_question(number, Err(ask_error(error))),
+            Purpose::Caption { camera } | Purpose::Rule { camera, .. } => self.fail_caption(camera, error),
+        }
+    }
+
+    /// Takes a job out of the list and out of its pass.
+    fn take_job(&mut self, id: u64) -> Option<Job> {
+        let index = self.jobs.iter().position(|job| job.id == id)?;
+        let mut job = self.jobs.remove(index);
+        if let Some(lane) = job.lane {
+            self.batches[lane as usize].withdraw(&mut self.model, id);
+            job.leave(&mut self.model, Instant::now());
+        }
+        Some(job)
     }
 
     /// Begins to encode what is in `self.rgb`.
@@ -321,26 +461,39 @@ impl<D: Device> Engine<D> {
         }
     }
 
-    /// A job on a picture in the cache, or why the prompt does not fit.
-    fn plan(&mut self, scene: &Scene, prompt: Prompt, max_tokens: u32) -> Result<Plan, PassError> {
-        let (_, tail) = split(prompt);
-        let context = self.model.context();
-        let room = context.saturating_sub(scene.sequence.len() + tail.len());
-        if room == 0 {
-            return Err(PassError::ContextFull { wanted: scene.sequence.len() + tail.len() + 1, context });
+    /// Whether a picture can be taken into the cache, or waiting would not help.
+    fn has_room_for_picture(&self) -> bool {
+        let pages = self.model.visual_tokens().div_ceil(PAGE) + 1;
+        self.jobs.is_empty() || self.model.cache().pages_free() >= pages
+    }
+
+    /// Forks `from` and sets pages aside for a prompt and what follows it, so that a job that was
+    /// begun never runs out of them. Returns how many tokens can follow, at most `max_tokens`.
+    fn fork(
+        &mut self,
+        from: &Sequence,
+        prompt: usize,
+        max_tokens: u32,
+    ) -> Result<(Sequence, u32), PassError> {
+        let (held, context) = (from.len() + prompt, self.model.context());
+        if held >= context {
+            return Err(PassError::ContextFull { wanted: held + 1, context });
         }
+        let max_tokens = max_tokens.min((context - held) as u32).max(1);
         let mut sequence = Sequence::default();
-        self.model.fork(&scene.sequence, &mut sequence);
-        Ok(Plan {
-            stamp: scene.stamp.clone(),
-            captured: scene.captured,
-            timings: scene.timings,
-            sequence,
-            tail,
-            sampler: Sampler::new(Sampling::default()),
-            speech: Speech::new(&self.tokenizer, &[]),
-            max_tokens: max_tokens.min(room as u32).max(1),
-        })
+        self.model.fork(from, &mut sequence);
+        if let Err(error) = self.model.reserve(&mut sequence, prompt + max_tokens as usize) {
+            self.model.release(&mut sequence);
+            return Err(error.into());
+        }
+        Ok((sequence, max_tokens))
+    }
+
+    /// Begins a job on a sequence that [`Engine::fork`] gave.
+    fn start(&mut self, sequence: Sequence, plan: Plan) -> u64 {
+        self.jobs_seen += 1;
+        self.jobs.push(Job::new(self.jobs_seen, sequence, plan));
+        self.jobs_seen
     }
 
     /// Counts a finished job and gives its pages back.

@@ -53,6 +53,7 @@ impl Config {
         text("caption.prompt_id", &caption.prompt_id, MAX_NAME)?;
         tokens("caption.max_tokens", caption.max_tokens, &self.model)?;
         seconds("caption.period_s", caption.period_s, 0.0..=86400.0)?;
+        seconds("caption.at_least_every_s", caption.at_least_every_s, 0.0..=86400.0)?;
         let question = &self.question;
         tokens("question.max_tokens", question.max_tokens, &self.model)?;
         seconds("question.deadline_s", question.deadline_s, 0.01..=3600.0)?;
@@ -292,7 +293,7 @@ mod tests {
     #[test]
     fn each_rule_names_its_key() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 20] = [
+        let cases: [(Change, &str); 21] = [
             (|c| c.device_name = "a/b".into(), "device_name: "),
             (|c| c.log = "loud".into(), "log: "),
             (|c| c.log = "info,zenoh=".into(), "log: "),
@@ -307,6 +308,7 @@ mod tests {
             (|c| c.caption.max_tokens = 0, "caption.max_tokens: "),
             (|c| c.caption.max_tokens = 2000, "caption.max_tokens: "),
             (|c| c.caption.period_s = f64::NAN, "caption.period_s: "),
+            (|c| c.caption.at_least_every_s = -1.0, "caption.at_least_every_s: "),
             (|c| c.question.deadline_s = 0.0, "question.deadline_s: "),
             (|c| c.question.queue = 0, "question.queue: "),
             (|c| c.bus.mode = "server".into(), "bus.mode: "),

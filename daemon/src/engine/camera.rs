@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kernels::Device;
-use messages::{Caption, CaptionPiece, FrameStamp, Timings};
+use messages::{Caption, CaptionPiece, FrameStamp, Sampling, Timings};
 
 use super::Engine;
-use super::job::{Job, Step};
+use super::job::{Ear, Job, Plan, Purpose, Writer};
 use super::progress::millis;
 use super::request::Event;
 use super::scene::{Scene, Target};
-use super::scheduler::{self, CameraView};
+use super::scheduler::CameraView;
 use crate::camera::{Frame, Latest};
 use crate::model::PassError;
 use crate::model::kv_cache::Sequence;
-use crate::model::prompt::{Prompt, Turn};
+use crate::model::prompt::{Turn, after_image};
+use crate::model::sampler::Sampler;
+use crate::model::speech::Speech;
 
 /// A source of frames as the engine sees it.
 #[derive(Clone, Debug)]
@@ -33,38 +35,30 @@ pub(super) struct Camera {
     pub(super) input: CameraInput,
     /// The picture described last.
     pub(super) scene: Option<Scene>,
-    /// The caption under way.
-    pub(super) caption: Option<Captioning>,
-    last_start: Option<Instant>,
-}
-
-/// A caption under way.
-pub(super) struct Captioning {
-    job: Job,
-    pieces: u32,
+    /// When its last picture began.
+    pub(super) last_start: Option<Instant>,
+    /// From this time on its next picture takes turns with questions.
+    owed_at: Instant,
 }
 
 impl Camera {
-    pub(super) fn new(input: CameraInput) -> Self {
-        Self { input, scene: None, caption: None, last_start: None }
+    /// A camera whose first picture is owed at once.
+    pub(super) fn new(input: CameraInput, now: Instant) -> Self {
+        Self { input, scene: None, last_start: None, owed_at: now }
     }
 
-    /// What the scheduler needs to know.
-    pub(super) fn view(
-        &self,
-        index: usize,
-        encoding: Option<Target>,
-        period: Duration,
-        now: Instant,
-    ) -> CameraView {
-        let caption = self.caption.as_ref().map(|caption| {
-            if caption.job.is_between_layers() { scheduler::Caption::Layer } else { scheduler::Caption::Unit }
-        });
-        let is_due = caption.is_none()
-            && encoding != Some(Target::Camera(index))
+    /// What the scheduler needs to know; `is_free` tells that it may begin a picture.
+    pub(super) fn view(&self, is_free: bool, period: Duration, now: Instant) -> CameraView {
+        let is_due = is_free
             && self.last_start.is_none_or(|start| now.duration_since(start) >= period)
             && self.input.latest.has_new();
-        CameraView { caption, is_due, last_start: self.last_start }
+        CameraView { is_due, last_start: self.last_start, owed_at: Some(self.owed_at) }
+    }
+
+    /// Takes note that a picture begins. Returns when what is said of it is owed.
+    pub(super) fn begin_picture(&mut self, now: Instant, at_least_every: Duration) -> Instant {
+        self.last_start = Some(now);
+        std::mem::replace(&mut self.owed_at, now + at_least_every)
     }
 }
 
@@ -81,6 +75,7 @@ pub(super) fn scene_of(camera: &str, frame: &Arc<Frame>) -> Scene {
         timings: Timings::default(),
         sequence: Sequence::default(),
         is_captioned: false,
+        owed_at: None,
     }
 }
 
@@ -94,13 +89,13 @@ impl<D: Device> Engine<D> {
             self.progress.update(|report| report.cameras[index].too_old += 1);
             return;
         }
-        camera.last_start = Some(start);
+        let owed_at = camera.begin_picture(start, self.options.caption.at_least_every());
         if let Err(error) = frame.rgb_into(&mut self.rgb) {
             tracing::debug!(camera = camera.input.name, sequence = frame.sequence, %error, "damaged frame");
             self.progress.update(|report| report.cameras[index].damaged += 1);
             return;
         }
-        let scene = scene_of(&camera.input.name, &frame);
+        let scene = Scene { owed_at: Some(owed_at), ..scene_of(&camera.input.name, &frame) };
         self.begin_encoding(Target::Camera(index), scene, start);
     }
 
@@ -116,70 +111,81 @@ impl<D: Device> Engine<D> {
     /// Begins a caption wherever a picture has none yet.
     pub(super) fn begin_captions(&mut self) {
         for index in 0..self.cameras.len() {
+            let purpose = Purpose::Caption { camera: index };
             let camera = &mut self.cameras[index];
-            if camera.caption.is_some() || camera.scene.as_ref().is_none_or(|scene| scene.is_captioned) {
+            if camera.scene.as_ref().is_none_or(|scene| scene.is_captioned)
+                || self.jobs.iter().any(|job| job.purpose == purpose)
+            {
                 continue;
             }
             let Some(mut scene) = camera.scene.take() else { continue };
-            scene.is_captioned = true;
-            let config = &self.options.caption;
-            let prompt = Prompt::new(&self.tokenizer, &[Turn::ask(&config.prompt)], true);
-            let plan = self.plan(&scene, prompt, config.max_tokens);
-            let camera = &mut self.cameras[index];
-            camera.scene = Some(scene);
-            match plan {
-                Ok(plan) => camera.caption = Some(Captioning { job: Job::new(plan), pieces: 0 }),
-                Err(error) => self.fail_caption(index, error),
-            }
-        }
-    }
-
-    /// Does one unit of a camera's caption.
-    pub(super) fn step_caption(&mut self, index: usize) {
-        let Some(caption) = &mut self.cameras[index].caption else { return };
-        match caption.job.step(&mut self.model, &mut self.caption_pass) {
-            Ok(step) => {
-                // Pieces give way to captions when the bus is slow.
-                if self.events.capacity() > self.events.max_capacity() / 2
-                    && let Some(text) = caption.job.take_piece()
-                {
-                    let frame = caption.job.stamp.clone();
-                    let piece = CaptionPiece { frame, index: caption.pieces, text };
-                    caption.pieces += 1;
-                    // A full channel was excluded, a closed one means that the daemon is stopping.
-                    let _ = self.events.try_send(Event::Piece(piece));
-                }
-                if let Step::Finished { truncated } = step {
-                    self.finish_caption(index, truncated);
-                }
-            }
-            Err(error) => {
-                if let Some(caption) = self.cameras[index].caption.take() {
-                    self.close(caption.job);
-                }
+            let begun = self.begin_caption(&scene, purpose);
+            // Without pages it waits for those of others.
+            scene.is_captioned = begun.is_ok() || self.jobs.is_empty();
+            if scene.is_captioned
+                && let Err(error) = begun
+            {
                 self.fail_caption(index, error);
             }
+            self.cameras[index].scene = Some(scene);
         }
     }
 
-    fn finish_caption(&mut self, index: usize, truncated: bool) {
-        let Some(Captioning { job, .. }) = self.cameras[index].caption.take() else { return };
-        let age_ms = millis(job.captured.elapsed());
-        let caption = Caption {
+    fn begin_caption(&mut self, scene: &Scene, purpose: Purpose) -> Result<(), PassError> {
+        let prompt = after_image(&self.tokenizer, &[Turn::ask(&self.options.caption.prompt)]);
+        let max_tokens = self.options.caption.max_tokens;
+        let (sequence, max_tokens) = self.fork(&scene.sequence, prompt.len(), max_tokens)?;
+        let sampler = Sampler::new(Sampling::default());
+        let speech = Speech::new(&self.tokenizer, &[]);
+        self.start(
+            sequence,
+            Plan {
+                purpose,
+                stamp: scene.stamp.clone(),
+                captured: scene.captured,
+                timings: scene.timings,
+                owed_at: scene.owed_at,
+                turn: Instant::now(),
+                prompt,
+                ear: Ear::Text(Box::new(Writer { sampler, speech, max_tokens })),
+            },
+        );
+        Ok(())
+    }
+
+    /// Hands out new text of a caption.
+    pub(super) fn send_caption_piece(&mut self, job: usize) {
+        let job = &mut self.jobs[job];
+        // Pieces give way to captions when the bus is slow.
+        if self.events.capacity() > self.events.max_capacity() / 2
+            && let Some(text) = job.take_piece()
+        {
+            let piece = CaptionPiece { frame: job.stamp.clone(), index: job.pieces, text };
+            job.pieces += 1;
+            // A full channel was excluded, a closed one means that the daemon is stopping.
+            let _ = self.events.try_send(Event::Piece(piece));
+        }
+    }
+
+    /// A finished caption.
+    pub(super) fn caption(&self, job: &Job, truncated: bool) -> Caption {
+        Caption {
             text: job.text().to_owned(),
             frame: job.stamp.clone(),
-            age_ms,
+            age_ms: millis(job.captured.elapsed()),
             prompt_id: self.options.caption.prompt_id.clone(),
             model_id: self.options.model_id.clone(),
             tokens: job.tokens,
             timings: job.timings,
             truncated,
-        };
-        let captured = job.captured;
-        self.close(job);
+        }
+    }
+
+    /// Hands a finished caption to the bus.
+    pub(super) fn publish_caption(&mut self, index: usize, caption: Caption, captured: Instant) {
         self.progress.update(|report| {
             report.cameras[index].captions += 1;
-            report.cameras[index].caption_age_ms = age_ms;
+            report.cameras[index].caption_age_ms = caption.age_ms;
         });
         if let Err(tokio::sync::mpsc::error::TrySendError::Full(_)) =
             self.events.try_send(Event::Caption(Box::new(caption), captured))
@@ -191,6 +197,7 @@ impl<D: Device> Engine<D> {
         }
     }
 
+    /// Tells that a picture has no description.
     pub(super) fn fail_caption(&mut self, index: usize, error: PassError) {
         tracing::warn!(camera = self.cameras[index].input.name, %error, "frame not described");
     }

@@ -1,74 +1,62 @@
 //! One text in the making: a prompt behind a picture, then tokens until the end.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use kernels::Device;
 use messages::{FrameStamp, Timings, TokenCounts};
 
 use super::progress::millis;
-use crate::model::kv_cache::Sequence;
+use super::scheduler::{Class, JobView, Lane, Share};
+use crate::model::kv_cache::{Mark, Sequence};
 use crate::model::pass::Pass;
 use crate::model::sampler::Sampler;
 use crate::model::speech::{Heard, Speech};
-use crate::model::{Input, MobileVlm, PassError};
+use crate::model::{Input, Logits, MobileVlm, PassError};
 
-/// Layers are added to a unit of work until it has lasted this long: one layer at 1.7B on two
-/// cores, the whole model where it is small.
-pub(super) const UNIT: Duration = Duration::from_millis(8);
-
-/// A text in the making.
-pub(super) struct Job {
-    /// The frame it is about.
-    pub(super) stamp: FrameStamp,
-    /// When that was captured.
-    pub(super) captured: Instant,
-    /// Tokens in and out.
-    pub(super) tokens: TokenCounts,
-    /// Where the time went.
-    pub(super) timings: Timings,
-    sequence: Sequence,
-    tail: Vec<u32>,
-    stage: Stage,
-    sampler: Sampler,
-    speech: Speech,
-    max_tokens: u32,
-}
-
-/// How far a job is.
-#[derive(Clone, Copy, Debug)]
-enum Stage {
-    /// The prompt from position `done` is next.
-    Prompt { done: usize },
-    /// `layer` is next for prompt positions up to `end`.
-    Layer { end: usize, layer: usize },
-    /// This token is next.
-    Token(u32),
-}
-
-/// What a unit led to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// More units are needed.
-    More,
-    /// The text is complete.
-    Finished {
-        /// Whether the token limit cut it short.
-        truncated: bool,
+/// What a job is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The answer to the question of this number.
+    Question(u64),
+    /// A verdict on a camera's picture.
+    Rule {
+        /// Index of the camera.
+        camera: usize,
+        /// Number of the rule.
+        rule: u64,
+    },
+    /// The description of a camera's picture.
+    Caption {
+        /// Index of the camera.
+        camera: usize,
     },
 }
 
-/// What a job is made of.
-pub(super) struct Plan {
-    /// The frame it is about.
-    pub(super) stamp: FrameStamp,
-    /// When that was captured.
-    pub(super) captured: Instant,
-    /// Time spent before the prompt.
-    pub(super) timings: Timings,
-    /// A fork of the frame's positions.
-    pub(super) sequence: Sequence,
-    /// The prompt behind the picture.
-    pub(super) tail: Vec<u32>,
+impl Purpose {
+    /// Its place in the order of turns.
+    pub(super) fn class(self) -> Class {
+        match self {
+            Self::Question(_) => Class::Question,
+            Self::Rule { .. } => Class::Rule,
+            Self::Caption { .. } => Class::Caption,
+        }
+    }
+}
+
+/// What is made of the logits after the prompt.
+pub(super) enum Ear {
+    /// Text, token after token.
+    Text(Box<Writer>),
+    /// One number, from the distribution of the first token; nothing is generated.
+    Verdict(Judge),
+}
+
+/// Reads one number from the logits after a prompt.
+pub(super) type Judge = Box<dyn FnMut(&[f32]) -> f32 + Send>;
+
+/// Chooses tokens and turns them into text.
+pub(super) struct Writer {
     /// How tokens are chosen.
     pub(super) sampler: Sampler,
     /// How tokens become text.
@@ -77,94 +65,237 @@ pub(super) struct Plan {
     pub(super) max_tokens: u32,
 }
 
+impl Writer {
+    /// Chooses the next token after `generated` others. Returns it, or how the text ended.
+    fn write(&mut self, logits: &[f32], generated: &mut u32) -> Result<u32, Outcome> {
+        let id = self.sampler.sample(logits);
+        if self.speech.hear(id) == Heard::End {
+            return Err(Outcome::Text { truncated: false });
+        }
+        *generated += 1;
+        if *generated >= self.max_tokens {
+            self.speech.finish();
+            return Err(Outcome::Text { truncated: true });
+        }
+        Ok(id)
+    }
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Outcome {
+    /// The text is complete.
+    Text {
+        /// Whether the token limit cut it short.
+        truncated: bool,
+    },
+    /// What the logits after the prompt say.
+    Verdict(f32),
+}
+
+/// What a job is made of.
+pub(super) struct Plan {
+    /// What it is for.
+    pub(super) purpose: Purpose,
+    /// The frame it is about.
+    pub(super) stamp: FrameStamp,
+    /// When that was captured.
+    pub(super) captured: Instant,
+    /// Time spent before the prompt.
+    pub(super) timings: Timings,
+    /// From this time on it takes turns with questions.
+    pub(super) owed_at: Option<Instant>,
+    /// Its first place among its class.
+    pub(super) turn: Instant,
+    /// The prompt behind the positions it begins with.
+    pub(super) prompt: Vec<u32>,
+    /// What is made of the logits.
+    pub(super) ear: Ear,
+}
+
+/// A text in the making.
+pub(super) struct Job {
+    /// Names it for as long as it runs.
+    pub(super) id: u64,
+    /// What it is for.
+    pub(super) purpose: Purpose,
+    /// The frame it is about.
+    pub(super) stamp: FrameStamp,
+    /// When that was captured.
+    pub(super) captured: Instant,
+    /// Tokens in and out.
+    pub(super) tokens: TokenCounts,
+    /// Where the time went.
+    pub(super) timings: Timings,
+    /// The pass that carries it.
+    pub(super) lane: Option<Lane>,
+    /// Pieces of text handed out.
+    pub(super) pieces: u32,
+    /// Positions so far, those of the pass under way included.
+    sequence: Sequence,
+    /// Positions it began with.
+    begun: usize,
+    /// Prompt, tokens chosen, and behind them the draft: a guess at what follows.
+    ids: Vec<u32>,
+    /// Of these, the prompt.
+    prompt: usize,
+    /// Of these, all but the draft.
+    known: usize,
+    /// Of these, those whose positions are complete.
+    placed: usize,
+    /// Whether the pass that carries it has rows of the prompt.
+    is_reading: bool,
+    owed_at: Option<Instant>,
+    turn: Instant,
+    ear: Ear,
+}
+
 impl Job {
-    pub(super) fn new(plan: Plan) -> Self {
-        let Plan { stamp, captured, timings, sequence, tail, sampler, speech, max_tokens } = plan;
-        let cached = sequence.len() as u32;
-        let tokens = TokenCounts { prompt: cached + tail.len() as u32, cached, generated: 0 };
-        let stage = Stage::Prompt { done: 0 };
-        Self { stamp, captured, tokens, timings, sequence, tail, stage, sampler, speech, max_tokens }
+    /// A job on `sequence`, which holds what comes before the prompt.
+    pub(super) fn new(id: u64, sequence: Sequence, plan: Plan) -> Self {
+        let Plan { purpose, stamp, captured, timings, owed_at, turn, prompt: mut ids, ear } = plan;
+        let (begun, prompt) = (sequence.len(), ids.len());
+        if let Ear::Text(writer) = &ear {
+            // Room for all that will be chosen, so that decoding does not allocate.
+            ids.reserve(writer.max_tokens as usize);
+        }
+        let tokens = TokenCounts { prompt: (begun + prompt) as u32, cached: begun as u32, generated: 0 };
+        Self {
+            id,
+            purpose,
+            stamp,
+            captured,
+            tokens,
+            timings,
+            lane: None,
+            pieces: 0,
+            sequence,
+            begun,
+            known: prompt,
+            placed: 0,
+            ids,
+            prompt,
+            is_reading: false,
+            owed_at,
+            turn,
+            ear,
+        }
     }
 
-    /// Whether its pass is between two layers.
-    pub(super) fn is_between_layers(&self) -> bool {
-        matches!(self.stage, Stage::Layer { .. })
+    /// What the scheduler needs to know.
+    pub(super) fn view(&self) -> JobView {
+        JobView {
+            class: self.purpose.class(),
+            turn: self.turn,
+            owed_at: self.owed_at,
+            rows: self.known - self.placed,
+            is_prompt: self.is_prompt(),
+            draft: self.ids.len() - self.known,
+            lane: self.lane,
+        }
+    }
+
+    /// Whether its prompt is not complete.
+    pub(super) fn is_prompt(&self) -> bool {
+        self.placed < self.prompt
+    }
+
+    /// The prompt, and the tokens chosen so far.
+    pub(super) fn ids(&self) -> (&[u32], &[u32]) {
+        self.ids[..self.known].split_at(self.prompt)
+    }
+
+    /// Lets go of the old draft and takes room for a new one: what is pushed is checked by the next
+    /// pass that has room for it.
+    pub(super) fn new_draft(&mut self) -> &mut Vec<u32> {
+        self.ids.truncate(self.known);
+        &mut self.ids
     }
 
     /// The text so far.
     pub(super) fn text(&self) -> &str {
-        self.speech.text()
+        match &self.ear {
+            Ear::Text(writer) => writer.speech.text(),
+            Ear::Verdict(_) => "",
+        }
     }
 
     /// Text that was not taken yet.
     pub(super) fn take_piece(&mut self) -> Option<String> {
-        self.speech.take_piece()
+        match &mut self.ear {
+            Ear::Text(writer) => writer.speech.take_piece(),
+            Ear::Verdict(_) => None,
+        }
     }
 
-    /// Gives the pages back.
-    pub(super) fn release<D: Device>(mut self, model: &mut MobileVlm<D>) {
-        model.release(&mut self.sequence);
-    }
-
-    /// Does one unit of work. On error the job must be released.
-    pub(super) fn step<D: Device>(
+    /// Places its share of a pass. Returns the rows of the pass it takes. On error nothing has
+    /// changed.
+    pub(super) fn place<D: Device>(
         &mut self,
         model: &mut MobileVlm<D>,
         pass: &mut Pass<D>,
-    ) -> Result<Step, PassError> {
-        let start = Instant::now();
-        match self.stage {
-            Stage::Prompt { done } => {
-                let end = self.tail.len().min(done + MobileVlm::<D>::MAX_ROWS);
-                model.begin_pass(pass, &mut self.sequence, Input::Tokens(&self.tail[done..end]))?;
-                self.stage = Stage::Layer { end, layer: 0 };
-                let step = self.layers(model, pass, start);
-                self.timings.prefill_ms += millis(start.elapsed());
-                Ok(step)
+        share: &Share,
+    ) -> Result<Range<usize>, PassError> {
+        self.is_reading = self.is_prompt();
+        let ids = &self.ids[self.placed..self.placed + share.rows + share.draft];
+        model.push(pass, &mut self.sequence, Input::Tokens(ids))
+    }
+
+    /// Adds the time of a unit of its pass.
+    pub(super) fn spend(&mut self, time: Duration) {
+        let Timings { prefill_ms, decode_ms, .. } = &mut self.timings;
+        *(if self.is_reading { prefill_ms } else { decode_ms }) += millis(time);
+    }
+
+    /// Takes note that the first `rows` of its share are complete.
+    pub(super) fn advance(&mut self, rows: usize) {
+        self.placed += rows;
+    }
+
+    /// Takes note that its `share` is complete and chooses tokens from the `logits` from row `first`
+    /// on: one, and one more for each token of the draft that was right. Returns how the job ended,
+    /// if it did.
+    pub(super) fn hear<D: Device>(
+        &mut self,
+        share: &Share,
+        logits: &mut Logits<'_, D>,
+        first: usize,
+    ) -> Option<Outcome> {
+        self.placed += share.rows;
+        for row in first..=first + share.draft {
+            let id = match &mut self.ear {
+                Ear::Verdict(read) => return Some(Outcome::Verdict(read(logits.row(row)))),
+                Ear::Text(writer) => match writer.write(logits.row(row), &mut self.tokens.generated) {
+                    Ok(id) => id,
+                    Err(outcome) => return Some(outcome),
+                },
+            };
+            let was_guessed = self.ids.get(self.known) == Some(&id);
+            if !was_guessed {
+                self.ids.truncate(self.known);
+                self.ids.push(id);
             }
-            Stage::Layer { .. } => {
-                let step = self.layers(model, pass, start);
-                self.timings.prefill_ms += millis(start.elapsed());
-                Ok(step)
+            self.known += 1;
+            if !was_guessed || row == first + share.draft {
+                break;
             }
-            Stage::Token(id) => {
-                model.forward(pass, &mut self.sequence, Input::Tokens(&[id]))?;
-                let step = self.choose(model, pass);
-                self.timings.decode_ms += millis(start.elapsed());
-                Ok(step)
-            }
+            self.placed += 1;
+        }
+        None
+    }
+
+    /// Forgets the positions of a pass that were not completed or not right, and leaves the pass.
+    pub(super) fn leave<D: Device>(&mut self, model: &mut MobileVlm<D>, now: Instant) {
+        model.rewind(&mut self.sequence, Mark::at(self.begun + self.placed));
+        self.lane = None;
+        // A question keeps its place: its deadline.
+        if self.purpose.class() != Class::Question {
+            self.turn = now;
         }
     }
 
-    /// Runs layers of the prompt until the unit is full.
-    fn layers<D: Device>(&mut self, model: &mut MobileVlm<D>, pass: &mut Pass<D>, start: Instant) -> Step {
-        let Stage::Layer { end, ref mut layer } = self.stage else { return Step::More };
-        while *layer < model.layers() {
-            model.pass_layer(pass, *layer);
-            *layer += 1;
-            if *layer < model.layers() && start.elapsed() >= UNIT {
-                return Step::More;
-            }
-        }
-        if end < self.tail.len() {
-            self.stage = Stage::Prompt { done: end };
-            return Step::More;
-        }
-        self.choose(model, pass)
-    }
-
-    /// Chooses the next token from the logits of the finished pass.
-    fn choose<D: Device>(&mut self, model: &mut MobileVlm<D>, pass: &Pass<D>) -> Step {
-        let id = self.sampler.sample(model.logits(pass));
-        if self.speech.hear(id) == Heard::End {
-            return Step::Finished { truncated: false };
-        }
-        self.tokens.generated += 1;
-        if self.tokens.generated >= self.max_tokens {
-            self.speech.finish();
-            return Step::Finished { truncated: true };
-        }
-        self.stage = Stage::Token(id);
-        Step::More
+    /// Gives the pages back. It must not be in a pass.
+    pub(super) fn release<D: Device>(mut self, model: &mut MobileVlm<D>) {
+        model.release(&mut self.sequence);
     }
 }

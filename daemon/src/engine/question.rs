@@ -7,17 +7,16 @@ use kernels::Device;
 use messages::{Answer, AnswerPiece, AskError, FrameChoice, FrameStamp, Timings};
 
 use super::camera::scene_of;
-use super::job::{Job, Step};
+use super::job::{Ear, Job, Plan, Purpose, Writer};
 use super::progress::millis;
 use super::request::Ask;
 use super::scene::{Scene, Target};
-use super::scheduler::{Need, QuestionView};
 use super::{Engine, reused};
 use crate::camera::Frame;
 use crate::model::PassError;
 use crate::model::kv_cache::Sequence;
 use crate::model::preprocess::decode_picture;
-use crate::model::prompt::{Prompt, Turn};
+use crate::model::prompt::{Turn, after_image};
 use crate::model::sampler::Sampler;
 use crate::model::speech::Speech;
 use crate::wall_clock;
@@ -30,27 +29,35 @@ pub(super) struct Question {
     number: u64,
     ask: Ask,
     camera: usize,
-    deadline: Instant,
+    /// When its time is up.
+    pub(super) deadline: Instant,
     deadline_ms: u32,
+    /// Everything after the picture, as tokens.
+    prompt: Vec<u32>,
     /// Only a frame from this one on will do.
     from_sequence: Option<u64>,
     /// The very frame asked for by its number.
     wanted: Option<Arc<Frame>>,
     /// Its turn came at this time.
     started: Option<Instant>,
-    job: Option<Job>,
-    pieces: u32,
+    stage: Stage,
+}
+
+/// How far a question is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The picture it is about is not in the cache.
+    Picture,
+    /// The picture is there, but no pages for the answer.
+    Pages,
+    /// It is being answered.
+    Answer,
 }
 
 impl Question {
-    /// What the scheduler needs to know.
-    pub(super) fn view(&self, index: usize) -> QuestionView {
-        let need = match &self.job {
-            Some(job) if job.is_between_layers() => Need::Layer,
-            Some(_) => Need::Unit,
-            None => Need::Picture,
-        };
-        QuestionView { index, deadline: self.deadline, need }
+    /// Whether a picture must be encoded for it.
+    pub(super) fn wants_picture(&self) -> bool {
+        self.stage == Stage::Picture
     }
 
     /// Whether a camera's picture is what the question is about.
@@ -106,18 +113,19 @@ impl<D: Device> Engine<D> {
             0 => self.options.question.deadline().as_millis().try_into().unwrap_or(u32::MAX),
             asked => asked,
         };
+        let prompt = after_image(&self.tokenizer, &[Turn::ask(&ask.question.text)]);
         self.questions_seen += 1;
         self.questions.push(Question {
             number: self.questions_seen,
             deadline: ask.arrived + Duration::from_millis(u64::from(deadline_ms)),
             deadline_ms,
+            prompt,
             ask,
             camera,
             from_sequence,
             wanted,
             started: None,
-            job: None,
-            pieces: 0,
+            stage: Stage::Picture,
         });
         let waiting = self.questions.len() as u32;
         self.progress.update(|report| report.engine.questions_waiting = waiting);
@@ -127,7 +135,7 @@ impl<D: Device> Engine<D> {
     fn find_pictures(&mut self) {
         for index in (0..self.questions.len()).rev() {
             let question = &self.questions[index];
-            if question.job.is_some() {
+            if question.stage == Stage::Answer {
                 continue;
             }
             let asked = question.ask.question.max_stale_ms;
@@ -137,28 +145,38 @@ impl<D: Device> Engine<D> {
             };
             let camera = question.camera;
             if self.cameras[camera].scene.as_ref().is_none_or(|scene| !question.accepts(scene, max_stale)) {
-                continue;
-            }
-            if let Some(scene) = self.cameras[camera].scene.take() {
+                self.questions[index].stage = Stage::Picture;
+            } else if let Some(scene) = self.cameras[camera].scene.take() {
                 self.put(index, &scene);
                 self.cameras[camera].scene = Some(scene);
             }
         }
     }
 
-    /// Begins the answer of a question on a picture in the cache.
+    /// Begins the answer of a question on a picture in the cache, or lets it wait for pages.
     fn put(&mut self, index: usize, scene: &Scene) {
+        let question = &self.questions[index];
+        let max_tokens = match question.ask.question.max_tokens {
+            0 => self.options.question.max_tokens,
+            asked => asked.min(MAX_TOKENS),
+        };
+        let prompt = question.prompt.len();
+        match self.fork(&scene.sequence, prompt, max_tokens) {
+            Ok((sequence, max_tokens)) => self.begin_answer(index, scene, sequence, max_tokens),
+            Err(PassError::OutOfPages(_)) if !self.jobs.is_empty() && scene.frame.is_some() => {
+                self.questions[index].stage = Stage::Pages;
+            }
+            Err(error) => self.end(index, Err(ask_error(error))),
+        }
+    }
+
+    fn begin_answer(&mut self, index: usize, scene: &Scene, sequence: Sequence, max_tokens: u32) {
         let question = &mut self.questions[index];
         let now = Instant::now();
         let started = *question.started.get_or_insert(now);
         let asked = &question.ask.question;
-        let prompt = Prompt::new(&self.tokenizer, &[Turn::ask(&asked.text)], true);
         let speech = Speech::new(&self.tokenizer, &asked.stop);
         let sampler = Sampler::new(asked.sampling);
-        let max_tokens = match asked.max_tokens {
-            0 => self.options.question.max_tokens,
-            asked => asked.min(MAX_TOKENS),
-        };
         let queue = started.duration_since(question.ask.arrived);
         // What was spent on the picture belongs to the question only if it had to wait for it.
         let timings = if started < now && question.from_sequence.is_some() || scene.frame.is_none() {
@@ -166,13 +184,18 @@ impl<D: Device> Engine<D> {
         } else {
             reused(queue)
         };
-        match self.plan(scene, prompt, max_tokens) {
-            Ok(mut plan) => {
-                (plan.speech, plan.sampler, plan.timings) = (speech, sampler, timings);
-                self.questions[index].job = Some(Job::new(plan));
-            }
-            Err(error) => self.end(index, Err(ask_error(error))),
-        }
+        question.stage = Stage::Answer;
+        let plan = Plan {
+            purpose: Purpose::Question(question.number),
+            stamp: scene.stamp.clone(),
+            captured: scene.captured,
+            timings,
+            owed_at: None,
+            turn: question.deadline,
+            prompt: std::mem::take(&mut question.prompt),
+            ear: Ear::Text(Box::new(Writer { sampler, speech, max_tokens })),
+        };
+        self.start(sequence, plan);
     }
 
     /// Begins to encode the picture a question needs.
@@ -197,7 +220,8 @@ impl<D: Device> Engine<D> {
             };
             let captured = question.ask.arrived;
             let (timings, sequence) = (Timings::default(), Sequence::default());
-            let scene = Scene { stamp, captured, frame: None, timings, sequence, is_captioned: true };
+            let (is_captioned, owed_at) = (true, None);
+            let scene = Scene { stamp, captured, frame: None, timings, sequence, is_captioned, owed_at };
             return self.begin_encoding(Target::Question(number), scene, start);
         }
         let Some(frame) = question.wanted.take().or_else(|| self.cameras[camera].input.latest.newest())
@@ -212,6 +236,8 @@ impl<D: Device> Engine<D> {
             return self.end(index, Err(AskError::NoFrame { reason }));
         }
         let scene = scene_of(&self.cameras[camera].input.name, &frame);
+        let owed_at = self.cameras[camera].begin_picture(start, self.options.caption.at_least_every());
+        let scene = Scene { owed_at: Some(owed_at), ..scene };
         self.begin_encoding(Target::Camera(camera), scene, start);
     }
 
@@ -231,7 +257,7 @@ impl<D: Device> Engine<D> {
         for index in (0..self.questions.len()).rev() {
             let question = &self.questions[index];
             let waited = match target {
-                Target::Camera(camera) => question.job.is_none() && question.camera == camera,
+                Target::Camera(camera) => question.wants_picture() && question.camera == camera,
                 Target::Question(number) => question.number == number,
             };
             if waited {
@@ -240,35 +266,24 @@ impl<D: Device> Engine<D> {
         }
     }
 
-    /// Does one unit of a question.
-    pub(super) fn step_question(&mut self, index: usize) {
-        let question = &mut self.questions[index];
-        let Some(job) = &mut question.job else { return };
-        match job.step(&mut self.model, &mut self.question_pass) {
-            Ok(step) => {
-                // One place stays free for the final piece; text waits for the next one.
-                if question.ask.reply.capacity() > 1
-                    && let Some(text) = job.take_piece()
-                {
-                    let piece = AnswerPiece::Text { index: question.pieces, text };
-                    question.pieces += 1;
-                    // A place was free, so this fails only if the caller left: seen next round.
-                    let _ = question.ask.reply.try_send(piece);
-                }
-                if let Step::Finished { truncated } = step {
-                    let answer = self.answer(index, truncated);
-                    self.end(index, answer);
-                }
-            }
-            Err(error) => self.end(index, Err(ask_error(error))),
+    /// Hands out new text of an answer.
+    pub(super) fn send_answer_piece(&mut self, job: usize, number: u64) {
+        let job = &mut self.jobs[job];
+        let Some(question) = self.questions.iter().find(|question| question.number == number) else { return };
+        // One place stays free for the final piece; text waits for the next one.
+        if question.ask.reply.capacity() > 1
+            && let Some(text) = job.take_piece()
+        {
+            let piece = AnswerPiece::Text { index: job.pieces, text };
+            job.pieces += 1;
+            // A place was free, so this fails only if the caller left: seen next round.
+            let _ = question.ask.reply.try_send(piece);
         }
     }
 
-    fn answer(&self, index: usize, truncated: bool) -> Result<Answer, AskError> {
-        let Some(job) = &self.questions[index].job else {
-            return Err(AskError::Internal { reason: "the answer was lost".into() });
-        };
-        Ok(Answer {
+    /// A finished answer.
+    pub(super) fn answer(&self, job: &Job, truncated: bool) -> Answer {
+        Answer {
             text: job.text().to_owned(),
             frame: job.stamp.clone(),
             age_ms: millis(job.captured.elapsed()),
@@ -277,7 +292,14 @@ impl<D: Device> Engine<D> {
             tokens: job.tokens,
             timings: job.timings,
             truncated,
-        })
+        }
+    }
+
+    /// Ends the question of a job.
+    pub(super) fn end_question(&mut self, number: u64, result: Result<Answer, AskError>) {
+        if let Some(index) = self.questions.iter().position(|question| question.number == number) {
+            self.end(index, result);
+        }
     }
 
     /// Ends questions whose caller left or whose time is up.
@@ -309,7 +331,9 @@ impl<D: Device> Engine<D> {
     /// The one end of an admitted question.
     fn end(&mut self, index: usize, result: Result<Answer, AskError>) {
         let question = self.questions.remove(index);
-        if let Some(job) = question.job {
+        let purpose = Purpose::Question(question.number);
+        let job = self.jobs.iter().find(|job| job.purpose == purpose).map(|job| job.id);
+        if let Some(job) = job.and_then(|id| self.take_job(id)) {
             self.close(job);
         }
         if let Some(encoding) = &self.encoding
@@ -338,7 +362,7 @@ impl<D: Device> Engine<D> {
 }
 
 /// What a caller is told when the cache or the context is full.
-fn ask_error(error: PassError) -> AskError {
+pub(super) fn ask_error(error: PassError) -> AskError {
     match error {
         PassError::OutOfPages(_) => AskError::Overloaded { retry_after_ms: 1000 },
         PassError::ContextFull { wanted, context } => AskError::TooLong {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use kernels::Device;
 use messages::{FrameStamp, Timings};
 
-use super::job::UNIT;
+use super::batch::UNIT;
 use super::progress::millis;
 use crate::camera::Frame;
 use crate::model::kv_cache::Sequence;
@@ -27,6 +27,8 @@ pub(super) struct Scene {
     pub(super) sequence: Sequence,
     /// Whether a caption was begun for it.
     pub(super) is_captioned: bool,
+    /// From this time on what is to be said of it takes turns with questions.
+    pub(super) owed_at: Option<Instant>,
 }
 
 /// Who a picture is encoded for.
@@ -115,6 +117,11 @@ impl Encoding {
             Stage::Layer { end, .. } => self.stage = Stage::Visual { done: end },
         }
         Ok(false)
+    }
+
+    /// From this time on it takes turns with questions.
+    pub(super) fn owed_at(&self) -> Option<Instant> {
+        self.scene.owed_at
     }
 
     /// The finished picture, or one to be released.

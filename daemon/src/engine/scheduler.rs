@@ -1,154 +1,280 @@
-//! Which unit of work comes next: a pure function of what is pending.
+//! Which unit of work comes next, and who shares a pass: pure functions of the clock, what waits and
+//! what runs.
 //!
-//! Questions go first, by deadline; then the captions under way; then new pictures, round robin
-//! over the cameras. A pass that is between two layers is finished before another one of its kind
-//! begins, since there is scratch for one of each.
+//! Work comes in units: a block of the vision tower, some layers of a pass, a whole pass where it is
+//! short. Pictures are encoded one at a time. Passes run in two lanes, so that one can wait between
+//! two layers while the other runs: [`Lane::Urgent`] carries questions, [`Lane::Steady`] rules and
+//! captions.
+//!
+//! * Questions go first, by deadline; then rules; then captions, round robin over the cameras; then
+//!   new pictures, the camera that waited longest first.
+//! * All questions share their passes, and whatever else is decoding rides along: weights are read
+//!   once for all. A short pass of rules and captions that is under way is finished before questions
+//!   decode on, so that the next pass carries all of them.
+//! * Pictures that questions wait for take turns with the passes of other questions.
+//! * Work that is owed, because its camera was not described for too long, takes turns with
+//!   questions unit by unit.
+//!
+//! From this follow the bounds that the simulation checks. A question whose picture is in the cache
+//! waits for the unit under way, and then for the pass of questions under way, if there is one, and
+//! the steps before it by deadline; each of their units may be followed by one unit of owed work. A
+//! caption begins at most the time it is owed in plus the work of all other owed captions and
+//! pictures after the one before it, each taking twice as long as alone.
 
 use std::time::Instant;
 
-/// A question as the scheduler sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct QuestionView {
-    /// Position in the list of questions.
-    pub(super) index: usize,
-    /// When its time is up.
-    pub(super) deadline: Instant,
-    /// What it needs.
-    pub(super) need: Need,
+/// Who work is done for, in the order of their turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// A caller waits.
+    Question,
+    /// A rule on a picture.
+    Rule,
+    /// The description of a picture.
+    Caption,
 }
 
-/// What a question needs next.
+/// A pass under way, or to be begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
-    /// Its next unit, being between two layers of a pass.
-    Layer,
-    /// Its next unit.
-    Unit,
-    /// A picture to be encoded.
-    Picture,
+pub(super) enum Lane {
+    /// Questions, and what decodes beside them.
+    Urgent,
+    /// Rules and captions.
+    Steady,
+}
+
+impl Lane {
+    /// Both of them.
+    pub(super) const ALL: [Lane; 2] = [Lane::Urgent, Lane::Steady];
+}
+
+/// A running sequence as the scheduler sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct JobView {
+    /// Who it is for.
+    pub(super) class: Class,
+    /// The earliest of its class goes first: the deadline of a question, or when the sequence was in
+    /// a pass last.
+    pub(super) turn: Instant,
+    /// From this time on it takes turns with questions.
+    pub(super) owed_at: Option<Instant>,
+    /// Rows it has to compute: what is left of its prompt, or its newest token.
+    pub(super) rows: usize,
+    /// Whether these are of its prompt.
+    pub(super) is_prompt: bool,
+    /// Rows it would add behind them to have a draft verified.
+    pub(super) draft: usize,
+    /// The pass that carries it.
+    pub(super) lane: Option<Lane>,
+}
+
+/// A question that needs a picture encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WantView {
+    /// Position in the list of questions.
+    pub(super) question: usize,
+    /// When its time is up.
+    pub(super) deadline: Instant,
 }
 
 /// A camera as the scheduler sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CameraView {
-    /// Whether its caption is under way.
-    pub(super) caption: Option<Caption>,
-    /// Whether a frame waits to be described and its period has passed.
+    /// Whether a frame waits to be described and may be.
     pub(super) is_due: bool,
-    /// When its last caption began.
+    /// When its last picture began.
     pub(super) last_start: Option<Instant>,
+    /// From this time on its picture takes turns with questions.
+    pub(super) owed_at: Option<Instant>,
 }
 
-/// How far a caption is.
+/// The picture being encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Caption {
-    /// Between two layers of a pass.
-    Layer,
-    /// Between two passes.
-    Unit,
+pub(super) struct PictureView {
+    /// From this time on it takes turns with questions.
+    pub(super) owed_at: Option<Instant>,
+}
+
+/// What went before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Turns {
+    /// The last unit for questions was one of a pass, not of a picture.
+    pub(super) was_pass: bool,
+    /// The last unit was not for questions.
+    pub(super) was_steady: bool,
+}
+
+/// All that the choice depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    /// The time.
+    pub(super) now: Instant,
+    /// Running sequences.
+    pub(super) jobs: &'a [JobView],
+    /// Questions that need pictures.
+    pub(super) wants: &'a [WantView],
+    /// The cameras.
+    pub(super) cameras: &'a [CameraView],
+    /// The picture being encoded.
+    pub(super) picture: Option<PictureView>,
+    /// What went before.
+    pub(super) turns: Turns,
 }
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
-    /// The next unit of a question.
-    Question(usize),
-    /// Begin to encode the picture a question needs.
-    PictureFor(usize),
-    /// The next unit of the picture being encoded.
+pub(super) enum Unit {
+    /// The next layers of the pass in a lane.
+    Continue(Lane),
+    /// A new pass in a lane that has none, with those whom [`share`] names.
+    Begin(Lane),
+    /// The next part of the picture being encoded.
     Encode,
-    /// The next unit of a camera's caption.
-    Caption(usize),
+    /// Begin to encode the picture that a question needs.
+    PictureFor(usize),
     /// Begin to encode the newest frame of a camera.
     Describe(usize),
     /// Nothing to do.
     Wait,
 }
 
-/// Chooses the next unit. `encoding` tells whether a picture is being encoded.
-pub(super) fn next(questions: &[QuestionView], cameras: &[CameraView], encoding: bool) -> Choice {
-    let first = |need: Need| {
-        questions.iter().filter(|question| question.need == need).min_by_key(|question| question.deadline)
+/// Chooses the next unit, and tells what the view after it has as [`View::turns`].
+pub(super) fn next(view: &View<'_>) -> (Unit, Turns) {
+    let steady = |unit| (unit, Turns { was_steady: true, ..view.turns });
+    match (for_questions(view), for_others(view)) {
+        (Some(_), Some(unit)) if !view.turns.was_steady && is_owed(view) => steady(unit),
+        (Some(chosen), _) => chosen,
+        (None, Some(unit)) => steady(unit),
+        (None, None) => (Unit::Wait, view.turns),
+    }
+}
+
+/// The next unit that a question needs.
+fn for_questions(view: &View<'_>) -> Option<(Unit, Turns)> {
+    let turns = |was_pass| Turns { was_pass, was_steady: false };
+    if is_under_way(view, Lane::Urgent) {
+        return Some((Unit::Continue(Lane::Urgent), turns(true)));
+    }
+    let ready = || view.jobs.iter().filter(|job| job.class == Class::Question);
+    let is_ready = ready().next().is_some();
+    if let Some(want) = view.wants.iter().min_by_key(|want| want.deadline)
+        && (!is_ready || view.turns.was_pass)
+    {
+        let unit = if view.picture.is_some() { Unit::Encode } else { Unit::PictureFor(want.question) };
+        return Some((unit, turns(false)));
+    }
+    if !is_ready {
+        return None;
+    }
+    let steady = || view.jobs.iter().filter(|job| job.lane == Some(Lane::Steady));
+    let is_short = steady().all(|job| !job.is_prompt && job.draft == 0);
+    if steady().next().is_some() && is_short && !ready().any(|job| job.is_prompt) {
+        return Some((Unit::Continue(Lane::Steady), Turns { was_steady: true, ..view.turns }));
+    }
+    Some((Unit::Begin(Lane::Urgent), turns(true)))
+}
+
+/// The next unit that a rule, a caption or a camera needs.
+fn for_others(view: &View<'_>) -> Option<Unit> {
+    if is_under_way(view, Lane::Steady) {
+        return Some(Unit::Continue(Lane::Steady));
+    }
+    if view.jobs.iter().any(|job| job.class != Class::Question && job.lane.is_none()) {
+        return Some(Unit::Begin(Lane::Steady));
+    }
+    if view.picture.is_some() {
+        return Some(Unit::Encode);
+    }
+    let due = view.cameras.iter().enumerate().filter(|(_, camera)| camera.is_due);
+    due.min_by_key(|(_, camera)| camera.last_start).map(|(index, _)| Unit::Describe(index))
+}
+
+fn is_under_way(view: &View<'_>, lane: Lane) -> bool {
+    view.jobs.iter().any(|job| job.lane == Some(lane))
+}
+
+/// Whether something that does not ride with questions has waited for too long.
+fn is_owed(view: &View<'_>) -> bool {
+    let owed = |at: Option<Instant>| at.is_some_and(|at| at <= view.now);
+    view.jobs.iter().any(|job| owed(job.owed_at) && job.lane != Some(Lane::Urgent))
+        || view.picture.is_some_and(|picture| owed(picture.owed_at))
+        || view.cameras.iter().any(|camera| camera.is_due && owed(camera.owed_at))
+}
+
+/// What one pass can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Rows.
+    pub(super) rows: usize,
+    /// Rows whose logits are wanted.
+    pub(super) sampled: usize,
+    /// Sequences.
+    pub(super) sequences: usize,
+}
+
+/// Rows that take little longer than one, since reading the weights is what takes the time.
+const CHEAP_ROWS: usize = 8;
+
+/// What a sequence brings into a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Share {
+    /// Position in the list of running sequences.
+    pub(super) job: usize,
+    /// The first of its rows.
+    pub(super) rows: usize,
+    /// Rows of its draft behind them.
+    pub(super) draft: usize,
+}
+
+/// Fills `shares` with those who share a new pass in `lane`.
+///
+/// Who decodes brings one row. Prompts fill what is left, in equal parts if they do not all fit.
+/// Drafts come last; beside questions those of others must cost next to nothing.
+pub(super) fn share(view: &View<'_>, lane: Lane, room: Room, shares: &mut Vec<Share>) {
+    let is_owed = |job: &JobView| job.owed_at.is_some_and(|at| at <= view.now);
+    let joins = |job: &JobView| match (lane, job.class) {
+        _ if job.lane.is_some() => false,
+        (Lane::Urgent, Class::Question) => true,
+        (Lane::Urgent, _) => !job.is_prompt && !is_owed(job),
+        (Lane::Steady, class) => class != Class::Question,
     };
-    if let Some(question) = first(Need::Layer).or_else(|| first(Need::Unit)) {
-        return Choice::Question(question.index);
-    }
-    if let Some(question) = first(Need::Picture) {
-        return if encoding { Choice::Encode } else { Choice::PictureFor(question.index) };
-    }
-    let oldest = |wanted: &dyn Fn(&CameraView) -> bool| {
-        let candidates = cameras.iter().enumerate().filter(|(_, camera)| wanted(camera));
-        candidates.min_by_key(|(_, camera)| camera.last_start).map(|(index, _)| index)
+    shares.clear();
+    let candidates = view.jobs.iter().enumerate().filter(|(_, job)| joins(job));
+    shares.extend(candidates.map(|(job, _)| Share { job, rows: 0, draft: 0 }));
+    let rank = |share: &Share| {
+        let job = &view.jobs[share.job];
+        (job.class, job.turn, share.job)
     };
-    let caption = oldest(&|camera| camera.caption == Some(Caption::Layer))
-        .or_else(|| oldest(&|camera| camera.caption == Some(Caption::Unit)));
-    if let Some(camera) = caption {
-        return Choice::Caption(camera);
+    shares.sort_unstable_by_key(rank);
+    shares.truncate(room.sampled.min(room.sequences).min(room.rows));
+    shares.sort_unstable_by_key(|share| (view.jobs[share.job].is_prompt, rank(share)));
+    let decoding = shares.iter().take_while(|share| !view.jobs[share.job].is_prompt).count();
+    let (tokens, prompts) = shares.split_at_mut(decoding);
+    tokens.iter_mut().for_each(|share| share.rows = 1);
+    let mut left = room.rows - decoding;
+    let part = (left / prompts.len().max(1)).max(1);
+    for most in [part, usize::MAX] {
+        for share in prompts.iter_mut() {
+            let more = (view.jobs[share.job].rows - share.rows).min(most).min(left);
+            share.rows += more;
+            left -= more;
+        }
     }
-    if encoding {
-        return Choice::Encode;
+    let mut sampled = room.sampled - shares.len();
+    for share in shares.iter_mut() {
+        let job = &view.jobs[share.job];
+        if share.rows < job.rows {
+            continue;
+        }
+        share.draft = job.draft.min(left).min(sampled);
+        if lane == Lane::Urgent && job.class != Class::Question {
+            share.draft = share.draft.min(CHEAP_ROWS.saturating_sub(room.rows - left));
+        }
+        left -= share.draft;
+        sampled -= share.draft;
     }
-    match oldest(&|camera| camera.is_due) {
-        Some(camera) => Choice::Describe(camera),
-        None => Choice::Wait,
-    }
+    shares.retain(|share| share.rows > 0);
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn question(index: usize, seconds: u64, need: Need, now: Instant) -> QuestionView {
-        QuestionView { index, deadline: now + Duration::from_secs(seconds), need }
-    }
-
-    const IDLE: CameraView = CameraView { caption: None, is_due: false, last_start: None };
-
-    #[test]
-    fn questions_go_before_captions_and_by_deadline() {
-        let now = Instant::now();
-        let busy = CameraView { caption: Some(Caption::Layer), is_due: true, last_start: Some(now) };
-        let questions = [question(0, 9, Need::Unit, now), question(1, 3, Need::Unit, now)];
-        assert_eq!(next(&questions, &[busy], true), Choice::Question(1));
-    }
-
-    #[test]
-    fn a_pass_between_layers_is_finished_first() {
-        let now = Instant::now();
-        let questions = [question(0, 9, Need::Layer, now), question(1, 3, Need::Unit, now)];
-        assert_eq!(next(&questions, &[IDLE], false), Choice::Question(0));
-        let between = CameraView { caption: Some(Caption::Layer), ..IDLE };
-        let waiting = CameraView { caption: Some(Caption::Unit), ..IDLE };
-        assert_eq!(next(&[], &[waiting, between], false), Choice::Caption(1));
-    }
-
-    #[test]
-    fn a_question_that_waits_for_a_picture_pushes_the_encoder_before_captions() {
-        let now = Instant::now();
-        let busy = CameraView { caption: Some(Caption::Unit), ..IDLE };
-        let questions = [question(0, 9, Need::Picture, now)];
-        assert_eq!(next(&questions, &[busy], true), Choice::Encode);
-        assert_eq!(next(&questions, &[busy], false), Choice::PictureFor(0));
-    }
-
-    #[test]
-    fn cameras_take_turns() {
-        let now = Instant::now();
-        let due = |ago| CameraView {
-            caption: None,
-            is_due: true,
-            last_start: Some(now - Duration::from_secs(ago)),
-        };
-        assert_eq!(next(&[], &[due(1), due(5), due(3)], false), Choice::Describe(1));
-        let never = CameraView { last_start: None, ..due(1) };
-        assert_eq!(next(&[], &[due(9), never], false), Choice::Describe(1));
-    }
-
-    #[test]
-    fn without_work_it_waits() {
-        assert_eq!(next(&[], &[IDLE, IDLE], false), Choice::Wait);
-        assert_eq!(next(&[], &[], false), Choice::Wait);
-    }
-}
+mod tests;

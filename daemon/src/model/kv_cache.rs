@@ -65,6 +65,13 @@ impl Sequence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(usize);
 
+impl Mark {
+    /// The end of the first `positions`.
+    pub fn at(positions: usize) -> Self {
+        Self(positions)
+    }
+}
+
 /// The arena and who uses which page.
 pub struct KvCache<D: Device> {
     arena: D::Kv,
