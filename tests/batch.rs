@@ -238,3 +238,33 @@ fn a_push_that_fails_leaves_the_pass_and_the_sequence_as_they_were() {
     model.forward(&mut pass, &mut large, Input::Tokens(&[5, 6, 7])).unwrap();
     assert!(model.logits(&pass) == together);
 }
+
+#[test]
+fn kept_prefixes_make_room_and_are_computed_again_to_the_same_bits() {
+    let model = &mut load(MODELS[2], 1, KvDtype::F16);
+    let script = Script::new(0, 40, 1);
+    let want = alone(model, &script);
+    let (mut pass, mut system) = (model.pass().unwrap(), Sequence::default());
+    model.forward(&mut pass, &mut system, script.input(0, usize::MAX >> 1)).unwrap();
+    let system = model.keep(None, system);
+    let mut talk = Sequence::default();
+    assert!(model.fork_kept(system, &mut talk));
+    model.forward(&mut pass, &mut talk, script.input(37, usize::MAX >> 1)).unwrap();
+    assert!(sums(model, &pass, 0..40) == want[37..]);
+    let turn = model.keep(Some(system), talk);
+    assert!(model.pin(system));
+    let (pages, mut large) = (model.cache().pages(), Sequence::default());
+    let most = (pages - 2) * kernels::PAGE;
+    assert!(model.reserve(&mut large, most + 1).is_err() && model.prefixes().len() == 2);
+    model.reserve(&mut large, most).unwrap();
+    assert!(model.prefixes().sequence(turn).is_none() && model.prefixes().sequence(system).is_some());
+    let mut talk = Sequence::default();
+    assert!(!model.fork_kept(turn, &mut talk) && model.fork_kept(system, &mut talk));
+    assert!(model.forward(&mut pass, &mut talk, Input::Tokens(&[1])).is_err(), "a copied page is wanted");
+    model.release(&mut large);
+    model.forward(&mut pass, &mut talk, script.input(37, usize::MAX >> 1)).unwrap();
+    assert!(sums(model, &pass, 0..40) == want[37..]);
+    model.release(&mut talk);
+    model.forget(system);
+    assert_eq!(model.cache().pages_used(), 0);
+}

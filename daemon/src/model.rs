@@ -9,6 +9,7 @@ pub mod projector;
 pub mod tokenizer;
 pub mod prompt;
 pub mod kv_cache;
+mod kept;
 pub mod pass;
 pub mod language;
 pub mod sampler;
@@ -28,6 +29,7 @@ use std::ops::Range;
 use kernels::{Device, DeviceError, Grid, KvDtype, KvShape, PAGE};
 
 use files::{LoadOptions, ModelError, ModelFiles};
+use kv_cache::prefix_tree::PrefixTree;
 use kv_cache::{KvCache, Mark, OutOfPages, Sequence};
 use language::{Language, LanguageConfig};
 use pass::Pass;
@@ -112,6 +114,7 @@ pub struct MobileVlm<D: Device> {
     projector: Projector<D>,
     language: Language<D>,
     cache: KvCache<D>,
+    prefixes: PrefixTree,
     context: usize,
     weight_bytes: usize,
     logits: Vec<f32>,
@@ -144,6 +147,7 @@ impl<D: Device> MobileVlm<D> {
                 projector: Projector::new(&device, grid, config.hidden, projector)?,
                 language: Language::new(&device, config.clone(), language, kv.context)?,
                 cache: KvCache::new(&device, shape, kv.pages, kv.dtype)?,
+                prefixes: PrefixTree::default(),
                 context: kv.context,
                 weight_bytes,
                 logits: vec![0.0; config.vocabulary],
@@ -243,12 +247,6 @@ impl<D: Device> MobileVlm<D> {
         self.cache.release(sequence);
     }
 
-    /// Makes sure that `sequence` can be extended by `rows` positions without running out of pages:
-    /// what is missing is set aside for it, until it is released.
-    pub fn reserve(&mut self, sequence: &mut Sequence, rows: usize) -> Result<(), OutOfPages> {
-        self.cache.reserve(sequence, rows)
-    }
-
     // A pass, in units: `begin` and a `push` for each sequence, every layer, and logits where they
     // are needed. What becomes of a row does not depend on the other rows of the pass.
 
@@ -263,7 +261,7 @@ impl<D: Device> MobileVlm<D> {
     }
 
     /// Places `input`, up to [`Pass::room`] positions, at the end of `sequence`. Returns the rows of
-    /// the pass they take. On error nothing has changed.
+    /// the pass they take. Kept prefixes that nobody pinned make room. On error nothing has changed.
     ///
     /// Their keys and values are complete after the last layer. Until then the sequence must not be
     /// forked, and may be pushed again only in the same pass; one given up before that must be
@@ -278,6 +276,7 @@ impl<D: Device> MobileVlm<D> {
         if wanted > self.context {
             return Err(PassError::ContextFull { wanted, context: self.context });
         }
+        self.make_room(self.cache.pages_missing(sequence, input.len()))?;
         let Self { device, language, cache, projector, .. } = self;
         Ok(match input {
             Input::Tokens(ids) => language.push_tokens(device, cache, pass, sequence, ids)?,

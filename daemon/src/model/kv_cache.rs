@@ -5,6 +5,8 @@
 //! for a sequence beforehand, so that it cannot run out of them later. A sequence must be returned
 //! with [`KvCache::release`]: dropping it keeps its pages for ever.
 
+pub mod prefix_tree;
+
 use kernels::{Device, DeviceError, KvDtype, KvShape, PAGE, PageId, Slot};
 
 /// The arena has too few free pages: the same may succeed when others have given theirs back.
@@ -132,6 +134,12 @@ impl<D: Device> KvCache<D> {
         }
     }
 
+    /// Pages that have to be free for extending `sequence` by `rows` positions: those set aside for it
+    /// are not counted.
+    pub fn pages_missing(&self, sequence: &Sequence, rows: usize) -> usize {
+        self.pages_to_extend(sequence, rows).saturating_sub(sequence.spare.len())
+    }
+
     /// Pages that extending `sequence` by `rows` positions takes, one for a copy of a shared page
     /// included.
     pub fn pages_to_extend(&self, sequence: &Sequence, rows: usize) -> usize {
@@ -148,7 +156,7 @@ impl<D: Device> KvCache<D> {
     /// The promise holds as long as the sequence is not forked and not rewound to before its present
     /// end.
     pub fn reserve(&mut self, sequence: &mut Sequence, rows: usize) -> Result<(), OutOfPages> {
-        let wanted = self.pages_to_extend(sequence, rows).saturating_sub(sequence.spare.len());
+        let wanted = self.pages_missing(sequence, rows);
         self.check_free(wanted)?;
         for _ in 0..wanted {
             let page = self.take_page();
@@ -171,8 +179,7 @@ impl<D: Device> KvCache<D> {
         if rows == 0 {
             return Ok(());
         }
-        let wanted = self.pages_to_extend(sequence, rows);
-        self.check_free(wanted.saturating_sub(sequence.spare.len()))?;
+        self.check_free(self.pages_missing(sequence, rows))?;
         if self.last_is_shared(sequence)
             && let Some(shared) = sequence.pages.pop()
         {
@@ -210,8 +217,13 @@ impl<D: Device> KvCache<D> {
 
     /// Gives all pages back and leaves the sequence empty, its capacity kept.
     pub fn release(&mut self, sequence: &mut Sequence) {
-        sequence.reserved = 0;
+        self.unreserve(sequence);
         self.rewind(sequence, Mark(0));
+    }
+
+    /// Gives back what was set aside for a sequence and is not used.
+    pub fn unreserve(&mut self, sequence: &mut Sequence) {
+        sequence.reserved = 0;
         while let Some(page) = sequence.spare.pop() {
             self.give_back(page);
         }
