@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use messages::Rule;
 use mobilevlmd::config::{CameraConfig, Config, Sources, environment_name};
 
 fn shipped(name: &str) -> String {
@@ -25,26 +26,25 @@ fn keys(table: &toml::Table) -> BTreeSet<String> {
     keys
 }
 
-/// The camera section of the shipped file without its comment marks.
-fn example_camera() -> CameraConfig {
+/// The example of a `[[name]]` table in the shipped file, without its comment marks. It must show
+/// every key of `all`.
+fn example(name: &str, all: &toml::Table) -> Config {
     let text = shipped("mobilevlmd.toml");
-    let start = text.find("# [[camera]]").expect("the file has an example camera");
-    let uncommented: String = text[start..]
-        .lines()
-        .map(|line| line.trim_start_matches("# "))
-        .filter(|line| line.starts_with("[[") || line.contains(" = "))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    let mut config: Config = toml::from_str(&uncommented).expect("the example is valid");
+    let head = format!("# [[{name}]]");
+    let start = text.find(&head).expect("the file has an example") + head.len();
+    let end = text[start..].find("# [[").map_or(text.len(), |end| start + end);
+    let lines = text[start..end].lines().map(|line| line.trim_start_matches("# "));
+    let keys = lines.filter(|line| line.contains(" = ")).map(|line| format!("{line}\n"));
+    let uncommented = format!("[[{name}]]\n{}", keys.collect::<String>());
+    let config: Config = toml::from_str(&uncommented).expect("the example is valid");
     let table: toml::Table = uncommented.parse().expect("the example is TOML");
-    let given = table["camera"][0].as_table().expect("one camera");
-    let all = toml::Table::try_from(CameraConfig::default()).expect("a table");
+    let given = table[name][0].as_table().expect("one table");
     assert_eq!(
         given.keys().collect::<BTreeSet<_>>(),
         all.keys().collect::<BTreeSet<_>>(),
-        "the example camera of systemd/mobilevlmd.toml must show every key of CameraConfig"
+        "the example [[{name}]] of systemd/mobilevlmd.toml must show every key and no other"
     );
-    config.cameras.pop().expect("one camera")
+    config
 }
 
 #[test]
@@ -56,12 +56,19 @@ fn the_shipped_file_holds_the_defaults() {
     let file: toml::Table = text.parse().expect("the shipped file is TOML");
     let mut expected = keys(&Config::default().to_table());
     expected.remove("camera");
+    expected.remove("rule");
     assert_eq!(keys(&file), expected, "systemd/mobilevlmd.toml must show every key of Config and no other");
 
-    let camera = example_camera();
+    let all = toml::Table::try_from(CameraConfig::default()).expect("a table");
+    let camera = example("camera", &all).cameras.pop().expect("one camera");
     let default =
         CameraConfig { name: camera.name.clone(), source: camera.source.clone(), ..Default::default() };
     assert_eq!(camera, default, "the example camera must show the defaults");
+    let all = toml::Table::try_from(Rule::default()).expect("a table");
+    let rule = example("rule", &all).rules.pop().expect("one rule");
+    let default = Rule::new(rule.name.clone(), rule.question.clone());
+    assert_eq!(rule, default, "the example rule must show the defaults");
+    assert_eq!(rule.check(), Ok(()));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use messages::Rule;
 use serde::{Deserialize, Serialize};
 
 mod check;
@@ -39,6 +40,9 @@ pub struct Config {
     /// Sources of frames, by name. Empty: the test scene under the name `test`.
     #[serde(rename = "camera")]
     pub cameras: Vec<CameraConfig>,
+    /// What is watched for.
+    #[serde(rename = "rule")]
+    pub rules: Vec<Rule>,
 }
 
 /// `[model]`
@@ -81,6 +85,11 @@ pub struct CaptionConfig {
     pub period_s: f64,
     /// Seconds after which the next caption of a camera takes turns with questions.
     pub at_least_every_s: f64,
+    /// Levels of 255 by which some place of a frame must differ from the described frame for it to be
+    /// described too; 0 describes every frame.
+    pub change_threshold: f64,
+    /// Seconds after which a frame is described even if nothing changed; 0 waits for a change.
+    pub max_silence_s: f64,
 }
 
 /// `[question]`
@@ -143,6 +152,7 @@ impl Default for Config {
             question: QuestionConfig::default(),
             bus: BusConfig::default(),
             cameras: Vec::new(),
+            rules: Vec::new(),
         }
     }
 }
@@ -172,6 +182,8 @@ impl Default for CaptionConfig {
             max_tokens: 48,
             period_s: 0.0,
             at_least_every_s: 10.0,
+            change_threshold: 8.0,
+            max_silence_s: 30.0,
         }
     }
 }
@@ -230,6 +242,11 @@ impl CaptionConfig {
     /// [`CaptionConfig::at_least_every_s`] as a duration.
     pub fn at_least_every(&self) -> Duration {
         Duration::from_secs_f64(self.at_least_every_s)
+    }
+
+    /// [`CaptionConfig::max_silence_s`] as a duration, if there is a limit.
+    pub fn max_silence(&self) -> Option<Duration> {
+        (self.max_silence_s > 0.0).then(|| Duration::from_secs_f64(self.max_silence_s))
     }
 }
 

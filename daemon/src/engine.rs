@@ -5,6 +5,8 @@
 //! Each of them is a [`Job`]; jobs share the passes of the language model.
 
 mod request;
+mod gate;
+mod rule;
 mod scheduler;
 mod scene;
 mod job;

@@ -23,6 +23,9 @@ pub struct Caption {
     pub timings: Timings,
     /// Whether the token limit cut the text short.
     pub truncated: bool,
+    /// Where a frame is described again only because the last caption is old: the capture time of the
+    /// first frame that looked like this, in nanoseconds since the Unix epoch.
+    pub unchanged_since: Option<u64>,
 }
 
 /// Part of a caption while it is being written.

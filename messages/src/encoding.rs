@@ -3,7 +3,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Answer, AnswerPiece, AskError, CameraState, Caption, CaptionPiece, FrameStamp, Question, Status,
+    Alert, Answer, AnswerPiece, AskError, CameraState, Caption, CaptionPiece, FrameStamp, Question,
+    RuleChange, Rules, Status,
 };
 
 /// Version of every message. It changes when an older reader could not read a newer message.
@@ -154,10 +155,13 @@ macro_rules! messages {
 messages! {
     Caption: "caption", 1 << 20;
     CaptionPiece: "caption_piece", 1 << 20;
+    Alert: "alert", 1 << 20;
     Question: "question", 8 << 20;
     AnswerPiece: "answer_piece", 1 << 20;
     Answer: "answer", 1 << 20;
     AskError: "ask_error", 1 << 20;
+    RuleChange: "rule_change", 1 << 20;
+    Rules: "rules", 1 << 20;
     CameraState: "camera_state", 1 << 20;
     FrameStamp: "frame_stamp", 1 << 10;
     Status: "status", 4 << 20;

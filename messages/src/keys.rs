@@ -7,9 +7,10 @@
 //! | `mobilevlm/<device>/camera/<name>/ask` | queryable | [`Question`](crate::Question) in, [`AnswerPiece`](crate::AnswerPiece)s out |
 //! | `mobilevlm/<device>/camera/<name>/frame` | queryable | JPEG, the [`FrameStamp`](crate::FrameStamp) as JSON in the attachment; `?sequence=N` asks for a frame still held |
 //! | `mobilevlm/<device>/camera/<name>/state` | publication, queryable | [`CameraState`](crate::CameraState) |
-//! | `mobilevlm/<device>/alert/<rule>` | publication | alerts |
+//! | `mobilevlm/<device>/alert/<rule>` | publication | [`Alert`](crate::Alert) |
 //! | `mobilevlm/<device>/status` | publication, queryable | [`Status`](crate::Status) |
-//! | `mobilevlm/<device>/control/<name>` | queryable | changes while running |
+//! | `mobilevlm/<device>/control/rules` | queryable | [`RuleChange`](crate::RuleChange) in, [`Rules`](crate::Rules) out |
+//! | `mobilevlm/<device>/control/<name>` | queryable | other changes while running |
 //! | `mobilevlm/<device>/alive` | liveliness token | |
 //!
 //! Publications, and the queryables of the same keys, have a JSON twin under `<key>/json`. Queries

@@ -30,19 +30,32 @@
 //! All replies have one key, and zenoh's default is to keep only the newest reply of a key: whoever
 //! wants no more than the answer gets the final reply alone. To see the pieces as they come, ask for
 //! unconsolidated replies (`ConsolidationMode::None`); a piece has no attachment, the final reply has.
+//!
+//! # Changing the rules
+//!
+//! A query on `mobilevlm/<device>/control/rules` carries a [`RuleChange`] as JSON or postcard; no
+//! payload at all is [`RuleChange::Get`]. The reply has the format of the query and holds the
+//! [`Rules`] there are then; an [`AskError`] says why nothing was changed.
 
 #![forbid(unsafe_code)]
 
 pub mod keys;
 
+mod alert;
 mod caption;
 mod encoding;
 mod question;
+mod rule;
 mod stamp;
 mod status;
 
+pub use alert::{Alert, AlertEnd, AlertEvent};
 pub use caption::{Caption, CaptionPiece};
 pub use encoding::{DecodeError, Format, Message, SCHEMA, decode, encode};
 pub use question::{Answer, AnswerPiece, AskError, FrameChoice, Question, Sampling};
+pub use rule::{MAX_RULES, Rule, RuleChange, RuleError, Rules};
 pub use stamp::{FrameStamp, Timings, TokenCounts};
-pub use status::{CacheStatus, CameraPhase, CameraState, CameraStatus, EngineStatus, ModelStatus, Status};
+pub use status::{
+    CacheStatus, CameraPhase, CameraState, CameraStatus, EngineStatus, ModelStatus, RulePhase, RuleStatus,
+    Status,
+};

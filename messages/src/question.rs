@@ -139,7 +139,7 @@ pub struct Answer {
     pub truncated: bool,
 }
 
-/// Why a question has no answer. Shown, it is the message without the [kind](AskError::kind).
+/// Why a question or a request has no answer. Shown, it is the message without the [kind](AskError::kind).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum AskError {
@@ -197,6 +197,14 @@ pub enum AskError {
         /// What failed.
         reason: String,
     },
+    /// No rule of that name.
+    #[error("no rule \"{rule}\"; there are: {}", known.join(", "))]
+    UnknownRule {
+        /// The name asked for.
+        rule: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
 }
 
 impl AskError {
@@ -211,6 +219,7 @@ impl AskError {
             Self::Cancelled { .. } => "cancelled",
             Self::BadRequest { .. } => "bad_request",
             Self::Internal { .. } => "internal",
+            Self::UnknownRule { .. } => "unknown_rule",
         }
     }
 }

@@ -32,6 +32,9 @@ pub struct CameraState {
     pub reason: String,
     /// Since when: nanoseconds since the Unix epoch.
     pub since: u64,
+    /// While new frames do not differ from the described one, and so are not described: the capture
+    /// time of the first frame that looked like this, in nanoseconds since the Unix epoch.
+    pub unchanged_since: Option<u64>,
 }
 
 /// Counters of one camera.
@@ -55,6 +58,8 @@ pub struct CameraStatus {
     pub captions: u64,
     /// Frames not described because they were too old when their turn came.
     pub too_old: u64,
+    /// Frames not described because they did not differ from the last described one.
+    pub unchanged: u64,
     /// Age of the last caption when it was published.
     pub caption_age_ms: f32,
 }
@@ -110,6 +115,43 @@ pub struct EngineStatus {
     pub decode_tokens_per_second: f32,
 }
 
+/// How far the alert of a rule is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RulePhase {
+    /// No alert.
+    #[default]
+    Quiet,
+    /// The answer is yes, but not for long enough, or the cool-down is not over.
+    Rising,
+    /// The alert is on.
+    Active,
+}
+
+/// A rule on one camera.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RuleStatus {
+    /// Name of the rule.
+    pub rule: String,
+    /// Name of the camera.
+    pub camera: String,
+    /// How far its alert is.
+    pub phase: RulePhase,
+    /// Capture time of the frame that changed the phase: nanoseconds since the Unix epoch.
+    pub since: u64,
+    /// Probability of yes among yes and no in the last answer; absent before the first one.
+    pub p_yes: Option<f32>,
+    /// Probability that the last answer is yes or no at all. Far below 1 the question is not one of
+    /// yes or no.
+    pub p_either: Option<f32>,
+    /// Pictures the question was put to since the rule was set.
+    pub evaluations: u64,
+    /// Alerts that began since the rule was set.
+    pub alerts: u64,
+    /// Milliseconds the last evaluation took.
+    pub evaluation_ms: f32,
+}
+
 /// The daemon, published once a second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -133,4 +175,6 @@ pub struct Status {
     pub temperature_c: Option<f32>,
     /// Every camera.
     pub cameras: Vec<CameraStatus>,
+    /// Every rule on every camera it watches.
+    pub rules: Vec<RuleStatus>,
 }

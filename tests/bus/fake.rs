@@ -108,6 +108,7 @@ impl BusInputs for Inputs {
             phase,
             reason: reason.into(),
             since: 1,
+            unchanged_since: None,
         };
         vec![state(CAMERA, CameraPhase::Live, ""), state("dark", CameraPhase::Gone, "no such device")]
     }

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use kernels::DType;
 use kernels::cpu::IsaLevel;
 use messages::keys::Name;
+use messages::{Rule, RuleError};
 use zenoh::config::EndPoint;
 
 use crate::camera::Source;
@@ -54,13 +55,30 @@ impl Config {
         tokens("caption.max_tokens", caption.max_tokens, &self.model)?;
         seconds("caption.period_s", caption.period_s, 0.0..=86400.0)?;
         seconds("caption.at_least_every_s", caption.at_least_every_s, 0.0..=86400.0)?;
+        number("caption.change_threshold", caption.change_threshold, 0.0..=255.0)?;
+        seconds("caption.max_silence_s", caption.max_silence_s, 0.0..=86400.0)?;
         let question = &self.question;
         tokens("question.max_tokens", question.max_tokens, &self.model)?;
         seconds("question.deadline_s", question.deadline_s, 0.01..=3600.0)?;
         seconds("question.max_stale_s", question.max_stale_s, 0.0..=3600.0)?;
         whole("question.queue", question.queue, 1..=1024)?;
         check_bus(&self.bus)?;
-        check_cameras(&self.cameras)
+        check_cameras(&self.cameras)?;
+        self.check_rules()
+    }
+
+    fn check_rules(&self) -> Check {
+        if let Err((index, RuleError { field, problem })) = Rule::check_all(&self.rules) {
+            return refuse(&format!("rule[{index}].{field}"), problem);
+        }
+        let cameras = self.cameras_or_test();
+        let known: Vec<_> = cameras.iter().map(|camera| camera.name.as_str()).collect();
+        for (index, rule) in self.rules.iter().enumerate() {
+            for (place, camera) in rule.cameras.iter().enumerate() {
+                one_of(&format!("rule[{index}].cameras[{place}]"), camera, &known)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -249,8 +267,12 @@ fn whole(key: &str, value: usize, range: RangeInclusive<usize>) -> Check {
     refuse(key, format!("{value} is not accepted, expected {} to {}", range.start(), range.end()))
 }
 
-/// Not-a-number lies in no range.
 fn seconds(key: &str, value: f64, range: RangeInclusive<f64>) -> Check {
+    number(key, value, range)
+}
+
+/// Not-a-number lies in no range.
+fn number(key: &str, value: f64, range: RangeInclusive<f64>) -> Check {
     if range.contains(&value) {
         return Ok(());
     }
@@ -293,7 +315,7 @@ mod tests {
     #[test]
     fn each_rule_names_its_key() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 21] = [
+        let cases: [(Change, &str); 23] = [
             (|c| c.device_name = "a/b".into(), "device_name: "),
             (|c| c.log = "loud".into(), "log: "),
             (|c| c.log = "info,zenoh=".into(), "log: "),
@@ -309,6 +331,8 @@ mod tests {
             (|c| c.caption.max_tokens = 2000, "caption.max_tokens: "),
             (|c| c.caption.period_s = f64::NAN, "caption.period_s: "),
             (|c| c.caption.at_least_every_s = -1.0, "caption.at_least_every_s: "),
+            (|c| c.caption.change_threshold = 256.0, "caption.change_threshold: "),
+            (|c| c.caption.max_silence_s = -1.0, "caption.max_silence_s: "),
             (|c| c.question.deadline_s = 0.0, "question.deadline_s: "),
             (|c| c.question.queue = 0, "question.queue: "),
             (|c| c.bus.mode = "server".into(), "bus.mode: "),
@@ -370,6 +394,23 @@ mod tests {
             (vec![CameraConfig { fps: -1.0, ..camera("a", "test:") }], "camera[0].fps: "),
         ] {
             let problem = problem(|c| c.cameras = cameras);
+            assert!(problem.contains(expected), "\"{problem}\" should contain \"{expected}\"");
+        }
+    }
+    #[test]
+    fn rules_need_names_questions_and_cameras_that_are_there() {
+        let rule = || Rule::new("door", "Is the door open?");
+        let on = |camera: &str| Rule { cameras: vec![camera.into()], ..rule() };
+        for (cameras, rules, expected) in [
+            (vec![], vec![rule(), Rule { name: "dog".into(), ..rule() }], "accepted"),
+            (vec![], vec![on("test")], "accepted"),
+            (vec![camera("a", "test:")], vec![on("a")], "accepted"),
+            (vec![camera("a", "test:")], vec![on("test")], "rule[0].cameras[0]: \"test\" is not accepted"),
+            (vec![], vec![rule(), rule()], "rule[1].name: \"door\" names two rules"),
+            (vec![], vec![Rule { question: String::new(), ..rule() }], "rule[0].question: missing"),
+            (vec![], vec![Rule { threshold: 1.5, ..rule() }], "rule[0].threshold: 1.5"),
+        ] {
+            let problem = problem(|c| (c.cameras, c.rules) = (cameras, rules));
             assert!(problem.contains(expected), "\"{problem}\" should contain \"{expected}\"");
         }
     }

@@ -26,7 +26,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 pub struct Override {
     /// Where it was made.
     pub origin: Origin,
-    /// The key, written `model.path`; `camera` takes a list of `NAME=SOURCE` or `SOURCE`.
+    /// The key, written `model.path`; `camera` takes a list of `NAME=SOURCE` or `SOURCE`, `rule` one of
+    /// `NAME=QUESTION`.
     pub key: String,
     /// The values. A key that is no list takes exactly one.
     pub values: Vec<String>,
@@ -106,7 +107,7 @@ pub fn environment_name(key: &str) -> String {
 }
 
 impl Config {
-    /// Every key with its default, as TOML: tables inside, cameras as an empty list.
+    /// Every key with its default, as TOML: tables inside, cameras and rules as empty lists.
     pub fn to_table(&self) -> Table {
         Table::try_from(self).expect("a configuration made of text and numbers is TOML")
     }
@@ -209,6 +210,9 @@ fn typed(key: &str, default: &Value, values: &[String]) -> Result<Value, String>
     if key == "camera" {
         return values.iter().map(|text| camera(text)).collect::<Result<_, _>>().map(Value::Array);
     }
+    if key == "rule" {
+        return values.iter().map(|text| rule(text)).collect::<Result<_, _>>().map(Value::Array);
+    }
     if default.is_array() {
         return Ok(Value::Array(values.iter().cloned().map(Value::String).collect()));
     }
@@ -234,8 +238,20 @@ fn camera(text: &str) -> Result<Value, String> {
     if name.is_empty() || source.is_empty() {
         return Err(format!("\"{text}\" is not accepted, expected NAME=SOURCE or SOURCE"));
     }
-    let fields = [("name", name), ("source", source.to_owned())];
-    Ok(Value::Table(fields.map(|(key, value)| (key.to_owned(), Value::String(value))).into_iter().collect()))
+    Ok(texts([("name", &name), ("source", source)]))
+}
+
+/// `NAME=QUESTION` as a rule.
+fn rule(text: &str) -> Result<Value, String> {
+    match text.split_once('=') {
+        Some((name, question)) => Ok(texts([("name", name), ("question", question)])),
+        None => Err(format!("\"{text}\" is not accepted, expected NAME=QUESTION")),
+    }
+}
+
+/// A table of texts.
+fn texts(fields: [(&str, &str); 2]) -> Value {
+    Value::Table(fields.map(|(key, value)| (key.into(), Value::String(value.into()))).into_iter().collect())
 }
 
 fn name_of_source(source: &str) -> String {
@@ -329,6 +345,12 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_names_and_questions() {
+        let config = load(&[], &[("rule", &["door=Is the door open?"])]).expect("accepted");
+        assert_eq!(config.rules, [messages::Rule::new("door", "Is the door open?")]);
+    }
+
+    #[test]
     fn bad_overrides_are_named() {
         for (environment, flags, expected) in [
             (vec![("MOBILEVLMD_MODEL_PAHT", "x")], vec![], "variable MOBILEVLMD_MODEL_PAHT"),
@@ -339,6 +361,8 @@ mod tests {
             (vec![], vec![("model", &["1"][..])], "unknown key"),
             (vec![], vec![("bus.json", &["yes"][..])], "expected true or false"),
             (vec![], vec![("camera", &["=test:"][..])], "NAME=SOURCE"),
+            (vec![], vec![("rule", &["Is the door open?"][..])], "NAME=QUESTION"),
+            (vec![], vec![("rule", &["a b=Is it?"][..])], "flag --set: rule[0].name: "),
         ] {
             let error = load(&environment, &flags).expect_err("refused");
             assert!(error.contains(expected), "{error} should contain {expected}");

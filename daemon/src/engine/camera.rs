@@ -178,6 +178,7 @@ impl<D: Device> Engine<D> {
             tokens: job.tokens,
             timings: job.timings,
             truncated,
+            unchanged_since: None,
         }
     }
 

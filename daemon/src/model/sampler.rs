@@ -122,7 +122,7 @@ pub fn greedy(logits: &[f32]) -> u32 {
 
 /// `e^x` for `x <= 0` from additions and multiplications only, because the last bit of a system's
 /// own function differs between systems. The relative error is below 1e-15; NaN gives 0.
-fn exp(x: f64) -> f64 {
+pub(super) fn exp(x: f64) -> f64 {
     if x.is_nan() || x < -700.0 {
         return 0.0;
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::sampler::exp;
 use super::tokenizer::Tokenizer;
 
 /// What stands before an answer in the prompt.
@@ -12,6 +13,16 @@ const BEFORE: &str = " ASSISTANT:";
 pub struct YesNo {
     yes: Vec<u32>,
     no: Vec<u32>,
+}
+
+/// What the distribution of a first token says. Both are from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Verdict {
+    /// Probability of yes among yes and no.
+    pub p_yes: f64,
+    /// Probability of yes and no among all there is to say. Far below 1 the question was not one of
+    /// yes or no.
+    pub p_either: f64,
 }
 
 impl YesNo {
@@ -26,17 +37,28 @@ impl YesNo {
         (!yes.is_empty() && !no.is_empty()).then_some(Self { yes, no })
     }
 
-    /// Probability of yes among yes and no, from the logits of an answer's first token, of which
-    /// there is one for each piece of the vocabulary. Logits that are no numbers say nothing: 0.5.
+    /// Probability of yes among yes and no: see [`YesNo::read`].
     pub fn p_yes(&self, logits: &[f32]) -> f64 {
-        let logit = |id: &u32| f64::from(logits[*id as usize]);
-        let top = self.yes.iter().chain(&self.no).map(logit).fold(f64::NEG_INFINITY, f64::max);
-        if !top.is_finite() {
-            return 0.5;
+        self.read(logits).p_yes
+    }
+
+    /// Reads the logits of an answer's first token, of which there is one for each piece of the
+    /// vocabulary. Logits that are no numbers say nothing: a probability of 0.5 among 0.
+    pub fn read(&self, logits: &[f32]) -> Verdict {
+        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let highest =
+            |ids: &[u32]| ids.iter().map(|id| logits[*id as usize]).fold(f32::NEG_INFINITY, f32::max);
+        let best = highest(&self.yes).max(highest(&self.no));
+        if !top.is_finite() || !best.is_finite() {
+            return Verdict { p_yes: 0.5, p_either: 0.0 };
         }
-        let mass = |ids: &[u32]| ids.iter().map(|id| (logit(id) - top).exp()).sum::<f64>();
+        // Relative to the better answer, so that two unlikely ones can still be told apart.
+        let below = |logit: f32, highest: f32| exp(f64::from(logit) - f64::from(highest));
+        let mass = |ids: &[u32]| ids.iter().map(|id| below(logits[*id as usize], best)).sum::<f64>();
         let (yes, no) = (mass(&self.yes), mass(&self.no));
-        yes / (yes + no)
+        let all: f64 = logits.iter().map(|&logit| below(logit, top)).sum();
+        let either = (yes + no) * below(best, top) / all;
+        Verdict { p_yes: yes / (yes + no), p_either: either.min(1.0) }
     }
 }
 
@@ -71,6 +93,22 @@ mod tests {
         for (ids, word) in [(&yes, "yes"), (&no, "no")] {
             let words = ids.iter().filter(|id| tokenizer.decode(&[**id]).trim().eq_ignore_ascii_case(word));
             assert!(words.count() >= 3, "{word}: {ids:?}");
+        }
+    }
+
+    #[test]
+    fn the_share_of_both_answers_is_that_of_the_softmax() {
+        let sure = YesNo { yes: vec![1, 2], no: vec![3] };
+        let read = |logits: [f32; 5]| sure.read(&logits);
+        let near = |got: f64, want: f64| (got - want).abs() < 1e-6;
+        let even = read([0.0; 5]);
+        assert!(near(even.p_yes, 2.0 / 3.0) && near(even.p_either, 0.6), "{even:?}");
+        let other = read([20.0, 0.0, 0.0, 0.0, f32::NAN]);
+        assert!(near(other.p_yes, 2.0 / 3.0) && other.p_either < 1e-6, "{other:?}");
+        let clear = read([-9.0, 30.0, f32::NEG_INFINITY, f32::NAN, f32::NAN]);
+        assert!(near(clear.p_yes, 1.0) && near(clear.p_either, 1.0), "{clear:?}");
+        for hopeless in [[f32::NAN; 5], [f32::NEG_INFINITY; 5], [f32::INFINITY; 5]] {
+            assert_eq!(read(hopeless), Verdict { p_yes: 0.5, p_either: 0.0 }, "{hopeless:?}");
         }
     }
 

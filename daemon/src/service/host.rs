@@ -64,6 +64,7 @@ impl BusInputs for Host {
             resident_bytes: health::resident_bytes(),
             temperature_c: health::temperature_c(),
             cameras: cameras.collect(),
+            rules: Vec::new(),
         }
     }
 

@@ -1,7 +1,10 @@
 //! Every message survives both formats, and no foreign bytes do harm.
 
 use super::*;
-use crate::{CameraPhase, CameraStatus, FrameChoice, FrameStamp, Sampling};
+use crate::{
+    AlertEnd, AlertEvent, CameraPhase, CameraStatus, FrameChoice, FrameStamp, Rule, RulePhase, RuleStatus,
+    Sampling,
+};
 
 fn stamp() -> FrameStamp {
     FrameStamp { camera: "front".into(), sequence: 300, captured_at: 1_700_000_000_123_456_789 }
@@ -28,11 +31,48 @@ fn question(frame: FrameChoice) -> Question {
 
 fn status() -> Status {
     let camera = CameraStatus {
-        state: CameraState { camera: "front".into(), phase: CameraPhase::Live, ..CameraState::default() },
+        state: CameraState {
+            camera: "front".into(),
+            phase: CameraPhase::Live,
+            unchanged_since: Some(stamp().captured_at),
+            ..CameraState::default()
+        },
         frames: 900,
         ..CameraStatus::default()
     };
-    Status { device: "robot".into(), temperature_c: Some(51.5), cameras: vec![camera], ..Status::default() }
+    let rule = RuleStatus {
+        rule: "door".into(),
+        camera: "front".into(),
+        phase: RulePhase::Rising,
+        p_yes: Some(0.75),
+        ..RuleStatus::default()
+    };
+    Status {
+        device: "robot".into(),
+        temperature_c: Some(51.5),
+        cameras: vec![camera],
+        rules: vec![rule],
+        ..Status::default()
+    }
+}
+
+fn alert(event: AlertEvent) -> Alert {
+    Alert {
+        rule: "door".into(),
+        question: "Is the door open?".into(),
+        event,
+        p_yes: 0.75,
+        frame: stamp(),
+        began: stamp(),
+        ..Alert::default()
+    }
+}
+
+fn rules() -> Vec<Rule> {
+    vec![
+        Rule::new("door", "Is the door open?"),
+        Rule { cameras: vec!["front".into()], ..Rule::new("a", "b?") },
+    ]
 }
 
 fn errors() -> Vec<AskError> {
@@ -45,6 +85,7 @@ fn errors() -> Vec<AskError> {
         AskError::Cancelled { reason: "the daemon is stopping".into() },
         AskError::BadRequest { reason: "the question is empty".into() },
         AskError::Internal { reason: "lost".into() },
+        AskError::UnknownRule { rule: "cat".into(), known: vec!["dog".into()] },
     ]
 }
 
@@ -64,6 +105,15 @@ fn every_message_survives_both_formats() {
     round_trip(&CaptionPiece { frame: stamp(), index: 2, text: " box".into() });
     round_trip(&status());
     round_trip(&CameraState::default());
+    for end in [AlertEnd::Answer, AlertEnd::CameraGone, AlertEnd::RuleChanged, AlertEnd::Stopping] {
+        round_trip(&alert(AlertEvent::Ended(end)));
+    }
+    round_trip(&alert(AlertEvent::Began));
+    round_trip(&Rules { rules: rules() });
+    round_trip(&RuleChange::Get);
+    round_trip(&RuleChange::Set(rules()));
+    round_trip(&RuleChange::Add(rules().remove(1)));
+    round_trip(&RuleChange::Remove("door".into()));
     round_trip(&Answer { text: "Yes.".into(), frame: stamp(), ..Answer::default() });
     round_trip(&AnswerPiece::Text { index: 1, text: "Yes".into() });
     round_trip(&AnswerPiece::Final(Answer::default()));
@@ -188,6 +238,9 @@ fn mutated_bytes_do_no_harm() {
     let state = &mut 2024;
     hostile(&caption(), state);
     hostile(&status(), state);
+    hostile(&alert(AlertEvent::Ended(AlertEnd::Answer)), state);
+    hostile(&RuleChange::Set(rules()), state);
+    hostile(&Rules { rules: rules() }, state);
     hostile(&question(FrameChoice::Picture(vec![7; 40])), state);
     hostile(&AnswerPiece::Final(Answer { text: "Yes.".into(), frame: stamp(), ..Answer::default() }), state);
     for error in errors() {

@@ -4,7 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use messages::keys::Key;
-use messages::{AnswerPiece, AskError, CameraState, Caption, CaptionPiece, Format, Message, Question, Status, decode, encode};
+use messages::{
+    Alert, AnswerPiece, AskError, CameraState, Caption, CaptionPiece, Format, Message, Question, RuleChange, Rules, Status,
+    decode, encode,
+};
 
 fn read<M: Message>(bytes: &[u8]) {
     for format in [Format::Postcard, Format::Json] {
@@ -24,9 +27,16 @@ fuzz_target!(|bytes: &[u8]| {
     read::<CaptionPiece>(bytes);
     read::<CameraState>(bytes);
     read::<Status>(bytes);
+    read::<Alert>(bytes);
+    read::<Rules>(bytes);
+    read::<RuleChange>(bytes);
     if let Ok(question) = decode::<Question>(bytes, Format::Json) {
         // Checking says yes or no, nothing else.
         let _ = question.check();
+    }
+    if let Ok(change) = decode::<RuleChange>(bytes, Format::Json) {
+        // Applying gives a list or says why not.
+        let _ = change.apply(&[], &[]);
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = Question::format(text);
