@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use image::{ExtendedColorType, Rgb, RgbImage, codecs::jpeg::JpegEncoder};
 use messages::{CameraPhase, CameraState};
-use mobilevlmd::camera::{self, CameraHandle, Frame, PixelFormat, Scene, Wake};
+use mobilevlmd::camera::world::{UNSEEN, World};
+use mobilevlmd::camera::{self, CameraHandle, Frame, PixelFormat, Wake};
 use mobilevlmd::config::CameraConfig;
 
 use crate::allocation;
@@ -85,7 +86,7 @@ fn grey_of(frame: &Frame) -> u8 {
 }
 
 #[test]
-fn the_test_scene_delivers_frames_in_order() {
+fn the_test_camera_delivers_frames_in_order() {
     let running = Running::start("test:", 200.0);
     let first = running.frame();
     assert_eq!((first.width, first.height, first.format), (640, 480, PixelFormat::Yuyv));
@@ -105,13 +106,28 @@ fn the_test_scene_delivers_frames_in_order() {
 }
 
 #[test]
-fn the_test_scene_is_a_function_of_the_frame_number() {
-    let running = Running::start("test:3", 100.0);
-    let frame = running.frame();
-    let scene = Scene::new(frame.width, frame.height, 3);
-    let mut drawn = vec![0; scene.bytes()];
-    scene.draw(frame.sequence, &mut drawn);
-    assert!(drawn == frame.bytes, "frame {} is another picture", frame.sequence);
+fn the_test_camera_shows_its_world_in_every_format() {
+    let world = World::new(UNSEEN + 3);
+    for (source, format) in [
+        ("test:3", PixelFormat::Yuyv),
+        ("test:3?format=UYVY", PixelFormat::Uyvy),
+        ("test:3?format=NV12", PixelFormat::Nv12),
+        ("test:3?format=YU12", PixelFormat::Yu12),
+        ("test:3?format=RGB3", PixelFormat::Rgb24),
+        ("test:3?format=BGR3", PixelFormat::Bgr24),
+        ("test:3?format=XB24", PixelFormat::Rgbx32),
+        ("test:3?format=XR24", PixelFormat::Bgrx32),
+        ("test:3?format=MJPG", PixelFormat::Mjpeg),
+    ] {
+        let running = Running::start(source, 100.0);
+        let frame = running.frame();
+        assert_eq!(frame.format, format);
+        let drawn = world.at(frame.sequence as f64 / 100.0).render(frame.width, frame.height);
+        let shown = frame.rgb().unwrap();
+        let apart: u64 = shown.iter().zip(drawn.iter()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        let apart = apart as f64 / shown.len() as f64;
+        assert!(apart < 4.0, "{source} frame {}: {apart} of 255 apart", frame.sequence);
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@ mod jpeg;
 mod source;
 pub mod v4l2;
 mod file;
-mod test_scene;
+pub mod world;
+mod encode;
+mod test_camera;
 mod pace;
 mod capture;
 mod pool;
@@ -18,7 +20,6 @@ pub use frame::{Frame, FrameError, PixelFormat};
 pub use latest::{Latest, Wake};
 pub use pace::Fps;
 pub use source::{Source, SourceError, SourceNameError};
-pub use test_scene::Scene;
 
 use std::fmt;
 use std::io;

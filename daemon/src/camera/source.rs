@@ -9,9 +9,9 @@ use std::time::Duration;
 use messages::CameraPhase;
 
 use super::file::{FileSource, Repeat};
-use super::frame::Frame;
-use super::test_scene::TestSource;
-use super::v4l2::{FourCc, V4l2Source};
+use super::frame::{Frame, PixelFormat};
+use super::test_camera::TestSource;
+use super::v4l2::{FourCc, V4l2Source, pixel_format};
 
 /// Where a camera's frames come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +32,13 @@ pub enum Source {
         /// What happens at the end.
         repeat: Repeat,
     },
-    /// The scene drawn by the daemon, `test:`. A number makes it another scene: `test:7`.
+    /// The world drawn by the daemon, `test:`. A number makes it another world: `test:7`. A format can
+    /// be demanded as of a device: `test:7?format=NV12`.
     Test {
-        /// Number of the scene.
+        /// Number of the world.
         seed: u64,
+        /// The format of the frames.
+        format: Option<FourCc>,
     },
 }
 
@@ -48,12 +51,12 @@ pub enum SourceNameError {
     /// There is no path.
     #[error("camera source \"{0}\": the path is missing")]
     NoPath(String),
-    /// The scene is not a number.
-    #[error("camera source \"{0}\": after test: only the number of a scene may follow")]
+    /// The world is not a number.
+    #[error("camera source \"{0}\": after test: only the number of a world may follow")]
     Seed(String),
     /// What follows the question mark is unknown.
     #[error(
-        "camera source \"{0}\": after the path only ?format= and four letters, as in ?format=MJPG, may follow"
+        "camera source \"{0}\": after the name only ?format= and four letters, as in ?format=MJPG, may follow"
     )]
     Option(String),
 }
@@ -65,13 +68,7 @@ impl FromStr for Source {
         let (scheme, rest) = name.split_once(':').ok_or_else(|| SourceNameError::Scheme(name.into()))?;
         match scheme {
             "v4l2" => {
-                let (path, format) = match rest.split_once('?') {
-                    None => (rest, None),
-                    Some((path, option)) => {
-                        let format = option.strip_prefix("format=").and_then(FourCc::parse);
-                        (path, Some(format.ok_or_else(|| SourceNameError::Option(name.into()))?))
-                    }
-                };
+                let (path, format) = with_format(rest, name)?;
                 Ok(Self::V4l2 { path: non_empty(path, name)?, format })
             }
             "file" => {
@@ -81,13 +78,25 @@ impl FromStr for Source {
                 };
                 Ok(Self::File { path: non_empty(path, name)?, repeat })
             }
-            "test" if rest.is_empty() => Ok(Self::Test { seed: 0 }),
             "test" => {
-                rest.parse().map(|seed| Self::Test { seed }).map_err(|_| SourceNameError::Seed(name.into()))
+                let (number, format) = with_format(rest, name)?;
+                let seed = if number.is_empty() { Ok(0) } else { number.parse() };
+                let seed = seed.map_err(|_| SourceNameError::Seed(name.into()))?;
+                if format.is_some_and(|format| pixel_format(format).is_none()) {
+                    return Err(SourceNameError::Option(name.into()));
+                }
+                Ok(Self::Test { seed, format })
             }
             _ => Err(SourceNameError::Scheme(name.into())),
         }
     }
+}
+
+/// What stands before `?format=` and the format behind it.
+fn with_format<'a>(rest: &'a str, name: &str) -> Result<(&'a str, Option<FourCc>), SourceNameError> {
+    let Some((rest, option)) = rest.split_once('?') else { return Ok((rest, None)) };
+    let format = option.strip_prefix("format=").and_then(FourCc::parse);
+    Ok((rest, Some(format.ok_or_else(|| SourceNameError::Option(name.into()))?)))
 }
 
 fn non_empty(path: &str, name: &str) -> Result<PathBuf, SourceNameError> {
@@ -101,8 +110,13 @@ impl fmt::Display for Source {
             Self::V4l2 { path, format: Some(format) } => write!(f, "v4l2:{}?format={format}", path.display()),
             Self::File { path, repeat: Repeat::Forever } => write!(f, "file:{}", path.display()),
             Self::File { path, repeat: Repeat::Once } => write!(f, "file:{}?once", path.display()),
-            Self::Test { seed: 0 } => write!(f, "test:"),
-            Self::Test { seed } => write!(f, "test:{seed}"),
+            Self::Test { seed, format } => {
+                f.write_str("test:")?;
+                if *seed != 0 {
+                    write!(f, "{seed}")?;
+                }
+                format.map_or(Ok(()), |format| write!(f, "?format={format}"))
+            }
         }
     }
 }
@@ -220,7 +234,10 @@ impl Source {
         Ok(match self {
             Self::V4l2 { path, format } => Box::new(V4l2Source::open(path, *format, wanted)?),
             Self::File { path, repeat } => Box::new(FileSource::open(path, *repeat, wanted.fps)?),
-            Self::Test { seed } => Box::new(TestSource::new(*seed, wanted)),
+            Self::Test { seed, format } => {
+                let format = format.and_then(pixel_format).unwrap_or(PixelFormat::Yuyv);
+                Box::new(TestSource::new(*seed, format, wanted))
+            }
         })
     }
 }
@@ -240,6 +257,8 @@ mod tests {
             "file:frames?once",
             "test:",
             "test:7",
+            "test:?format=NV12",
+            "test:7?format=MJPG",
         ] {
             assert_eq!(name.parse::<Source>().unwrap().to_string(), name);
         }
@@ -255,6 +274,7 @@ mod tests {
         assert!(matches!("v4l2:".parse::<Source>(), Err(SourceNameError::NoPath(_))));
         assert!(matches!("file:?once".parse::<Source>(), Err(SourceNameError::NoPath(_))));
         assert!(matches!("test:red".parse::<Source>(), Err(SourceNameError::Seed(_))));
+        assert!(matches!("test:7?format=XYZW".parse::<Source>(), Err(SourceNameError::Option(_))));
         assert!(matches!("v4l2:/dev/video0?size=9".parse::<Source>(), Err(SourceNameError::Option(_))));
     }
 }

@@ -11,6 +11,7 @@ mod negotiate;
 mod stream;
 
 pub use fourcc::FourCc;
+pub(super) use fourcc::pixel_format;
 pub use listing::{DeviceListing, FormatListing, SizeListing, list};
 
 use std::path::Path;

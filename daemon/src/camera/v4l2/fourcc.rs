@@ -71,6 +71,11 @@ pub(super) fn understood(fourcc: FourCc) -> Option<Layout> {
     Some(Layout { format, order })
 }
 
+/// The layout of the pixels of a format, if it is understood.
+pub(in crate::camera) fn pixel_format(fourcc: FourCc) -> Option<PixelFormat> {
+    understood(fourcc).map(|layout| layout.format)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
