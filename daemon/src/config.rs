@@ -18,7 +18,6 @@ mod origin;
 
 pub use error::ConfigError;
 pub use load::{DEFAULT_PATH, Override, Sources, environment_name, log_of_environment};
-pub use model::NoModel;
 pub use origin::Origin;
 
 /// The whole configuration.
@@ -49,7 +48,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// A GGUF text model or a Hugging Face directory; empty takes the built-in model.
+    /// A GGUF text model or a Hugging Face directory; empty or `builtin` takes the built-in model.
     pub path: PathBuf,
     /// The GGUF vision part; empty looks beside `path`.
     pub mmproj: PathBuf,

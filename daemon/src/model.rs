@@ -17,6 +17,7 @@ pub mod speech;
 pub mod viewer;
 pub mod yes_no;
 
+pub mod builtin;
 mod cursor;
 pub mod files;
 pub mod gguf;

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::bus::{Bus, BusError, Traffic};
 use crate::camera::{self, CameraError, CameraHandle, Wake};
-use crate::config::{CameraConfig, Config, NoModel};
+use crate::config::{CameraConfig, Config};
 use crate::engine::{CameraInput, EngineError, EngineHandle};
 use crate::health::Health;
 use crate::model::files::ModelError;
@@ -36,9 +36,6 @@ const LOADING: Duration = Duration::from_secs(1800);
 /// Why the daemon cannot run, or not run on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// There is nothing to load.
-    #[error(transparent)]
-    NoModel(#[from] NoModel),
     /// The model cannot be loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -65,11 +62,7 @@ pub enum ServiceError {
 impl ServiceError {
     /// Whether only another configuration helps, so that starting again is of no use.
     pub fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::NoModel(_)
-                | Self::Bus(BusError::Device(_) | BusError::File { .. } | BusError::Value { .. })
-        )
+        matches!(self, Self::Bus(BusError::Device(_) | BusError::File { .. } | BusError::Value { .. }))
     }
 }
 

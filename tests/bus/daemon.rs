@@ -1,4 +1,4 @@
-//! The whole daemon behind the bus: test scene, reference model, engine.
+//! The whole daemon behind the bus: test scene, built-in model, engine.
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

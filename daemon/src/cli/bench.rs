@@ -11,7 +11,8 @@ use crate::bench::report::Report;
 use crate::bench::stage::Stage;
 use crate::bench::synthetic::{FileType, Recipe};
 use crate::bench::{self, Options, SEED};
-use crate::model::files::{LoadOptions, ModelFiles, ModelPaths, ProjectorKind};
+use crate::config::ModelConfig;
+use crate::model::files::{LoadOptions, ProjectorKind};
 
 /// Measures this machine's limits and every stage against them.
 ///
@@ -20,7 +21,7 @@ use crate::model::files::{LoadOptions, ModelFiles, ModelPaths, ProjectorKind};
 /// measured limit, which means that the limit was measured wrong.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// GGUF file or Hugging Face directory to measure instead of made-up weights
+    /// GGUF file, Hugging Face directory or builtin to measure instead of made-up weights
     #[arg(long, value_name = "PATH", conflicts_with = "dims")]
     model: Option<PathBuf>,
     /// GGUF vision part
@@ -102,12 +103,13 @@ fn measure(args: &Args) -> Result<Report, Failure> {
         let stages = stages(&args.stages)?;
         return Ok(bench::synthetic(args.dims, &stages, device, &options)?);
     };
-    let files = ModelFiles::open(&ModelPaths {
-        model: model.clone(),
-        mmproj: args.mmproj.clone(),
-        vision_tower: args.vision_tower.clone(),
-    })?;
-    Ok(bench::model(&files, &args.stages, device(), &options)?)
+    let model = ModelConfig {
+        path: model.clone(),
+        mmproj: args.mmproj.clone().unwrap_or_default(),
+        vision_tower: args.vision_tower.clone().unwrap_or_default(),
+        ..ModelConfig::default()
+    };
+    Ok(bench::model(&model.source().open()?, &args.stages, device(), &options)?)
 }
 
 /// Stages of a made-up model: those named, or the default ones.

@@ -27,7 +27,7 @@ pub struct Args {
     /// JPEG or PNG files
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// GGUF text model or Hugging Face directory [default: the reference model, whose text is noise]
+    /// GGUF text model or Hugging Face directory [default: the built-in model]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// GGUF vision part [default: found beside the model]
@@ -130,7 +130,7 @@ fn describe_all<D: Device>(args: &Args, device: D) -> Result<(), Failure> {
         vision_tower: args.vision_tower.clone().unwrap_or_default(),
         ..ModelConfig::default()
     };
-    let files = ModelFiles::open(&config.paths()?)?;
+    let files = config.source().open()?;
     let mut describer = Describer::load(args, &files, device)?;
     let load_ms = milliseconds(start.elapsed());
     let mut out = std::io::stdout().lock();

@@ -9,7 +9,6 @@ use super::run::Settings;
 use crate::bus;
 use crate::camera;
 use crate::config::{BusConfig, Config};
-use crate::model::files::ModelFiles;
 use crate::model::tokenizer::Tokenizer;
 use crate::service;
 
@@ -70,14 +69,10 @@ impl Report {
 }
 
 fn model(config: &Config) -> Result<String, String> {
-    let paths = config.model.paths().map_err(|error| error.to_string())?;
-    let files = ModelFiles::open(&paths).map_err(|error| error.to_string())?;
+    let source = config.model.source();
+    let files = source.open().map_err(|error| error.to_string())?;
     Tokenizer::of_model(&files).map_err(|error| error.to_string())?;
-    let noise = match config.model.path.as_os_str().is_empty() {
-        true => " (the reference model: its text is noise)",
-        false => "",
-    };
-    Ok(format!("{}: {}{noise}", paths.model.display(), files.summary()))
+    Ok(format!("{source}: {}", files.summary()))
 }
 
 fn bus(config: &Config) -> Result<String, String> {

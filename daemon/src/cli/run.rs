@@ -23,7 +23,7 @@ pub struct Settings {
     /// Configuration file [default: /etc/mobilevlmd/mobilevlmd.toml if there is one]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// GGUF file or Hugging Face directory (model.path)
+    /// GGUF file or Hugging Face directory (model.path) [default: the built-in model]
     #[arg(long, value_name = "PATH")]
     pub model: Option<String>,
     /// GGUF vision part (model.mmproj)

@@ -11,6 +11,7 @@ use messages::{Rule, RuleError};
 use zenoh::config::EndPoint;
 
 use crate::camera::Source;
+use crate::model::files::ModelSource;
 
 use super::{BusConfig, CameraConfig, Config, ConfigError, ModelConfig};
 
@@ -94,8 +95,8 @@ fn check_model(model: &ModelConfig) -> Check {
     whole("model.context", model.context, 256..=2048)?;
     whole("model.kv_cache_mib", model.kv_cache_mib, 16..=65536)?;
     for (key, path) in [("model.mmproj", &model.mmproj), ("model.vision_tower", &model.vision_tower)] {
-        if !path.as_os_str().is_empty() && model.path.as_os_str().is_empty() {
-            return refuse(key, "belongs to a model, so model.path must be set too");
+        if !path.as_os_str().is_empty() && model.source() == ModelSource::BuiltIn {
+            return refuse(key, "belongs to a model of its own: name that with model.path");
         }
     }
     if !model.mmproj.as_os_str().is_empty() && !model.vision_tower.as_os_str().is_empty() {
@@ -325,7 +326,7 @@ mod tests {
             (|c| c.model.isa = "mmx".into(), "expected one of auto, scalar, avx2, avx512vnni"),
             (|c| c.model.context = 10_000, "model.context: "),
             (|c| c.model.kv_cache_mib = 0, "model.kv_cache_mib: "),
-            (|c| c.model.mmproj = "x".into(), "model.path must be set"),
+            (|c| c.model.mmproj = "x".into(), "name that with model.path"),
             (|c| c.caption.prompt.clear(), "caption.prompt: empty"),
             (|c| c.caption.max_tokens = 0, "caption.max_tokens: "),
             (|c| c.caption.max_tokens = 2000, "caption.max_tokens: "),

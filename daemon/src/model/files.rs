@@ -10,6 +10,7 @@ pub mod stored;
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ pub use error::ModelError;
 use super::language::LanguageConfig;
 use super::vision::VisionConfig;
 use super::weights::names::{LanguageNames, ProjectorNames, Shapes, VisionNames};
-use super::{gguf, hf};
+use super::{builtin, gguf, hf};
 
 /// Mean of each colour of CLIP's training pictures, 0..1 scale, RGB.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -110,6 +111,34 @@ pub struct ModelPaths {
     pub mmproj: Option<PathBuf>,
     /// Directory of the CLIP tower of a Hugging Face model; found by `mm_vision_tower` if absent.
     pub vision_tower: Option<PathBuf>,
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// This program.
+    BuiltIn,
+    /// Files.
+    Files(ModelPaths),
+}
+
+impl ModelSource {
+    /// Opens and checks it as [`ModelFiles::open`] does.
+    pub fn open(&self) -> Result<ModelFiles, ModelError> {
+        match self {
+            Self::BuiltIn => builtin::open(),
+            Self::Files(paths) => ModelFiles::open(paths),
+        }
+    }
+}
+
+impl fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str(builtin::NAME),
+            Self::Files(paths) => write!(f, "{}", paths.model.display()),
+        }
+    }
 }
 
 /// How weights are held after loading.

@@ -11,7 +11,7 @@ use super::ServiceError;
 use crate::camera::Wake;
 use crate::config::{Config, ModelConfig};
 use crate::engine::{self, CameraInput, EngineHandle, EngineOptions, EngineParts, Event};
-use crate::model::files::{LoadOptions, ModelFiles};
+use crate::model::files::{LoadOptions, ModelFiles, ModelSource};
 use crate::model::preprocess::Preprocessor;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{KvOptions, MobileVlm};
@@ -27,14 +27,7 @@ pub(super) type Started = (EngineHandle, mpsc::Receiver<Event>, ModelStatus);
 
 /// Opens and checks the files of a model.
 pub(super) fn open(config: &ModelConfig) -> Result<Loading, ServiceError> {
-    let paths = config.paths()?;
-    if config.path.as_os_str().is_empty() {
-        tracing::warn!(
-            model = %paths.model.display(),
-            "no model.path: running the reference model, whose text is noise"
-        );
-    }
-    let files = ModelFiles::open(&paths)?;
+    let files = config.source().open()?;
     let tokenizer = Tokenizer::of_model(&files)?;
     Ok(Loading { files, tokenizer })
 }
@@ -67,7 +60,7 @@ impl Loading {
         let model = MobileVlm::load(&files, device, &options(&config.model), kv)?;
         let status = ModelStatus {
             id: files.id.clone(),
-            weights: weights(&files),
+            weights: weights(&files, &config.model.source()),
             device: name,
             weight_bytes: model.weight_bytes() as u64,
         };
@@ -88,10 +81,14 @@ impl Loading {
     }
 }
 
-/// What the files hold, without the name of the model in front.
-fn weights(files: &ModelFiles) -> String {
+/// What the files hold, without the name of the model in front but saying so if it is built in.
+fn weights(files: &ModelFiles, source: &ModelSource) -> String {
     let summary = files.summary();
-    summary.strip_prefix(&format!("{}: ", files.id)).unwrap_or(&summary).to_owned()
+    let held = summary.strip_prefix(&format!("{}: ", files.id)).unwrap_or(&summary);
+    match source {
+        ModelSource::BuiltIn => format!("{source}, {held}"),
+        ModelSource::Files(_) => held.to_owned(),
+    }
 }
 
 /// The device that a configuration names, in words.
