@@ -10,6 +10,7 @@ pub mod bench;
 pub mod cameras;
 pub mod caption;
 pub mod check;
+pub mod demo;
 pub mod run;
 pub mod snapshot;
 pub mod status;
@@ -36,6 +37,7 @@ enum Command {
     Caption(caption::Args),
     Cameras(cameras::Args),
     Check(check::Args),
+    Demo(demo::Args),
     Verify(verify::Args),
     Bench(bench::Args),
 }
@@ -87,6 +89,7 @@ impl Cli {
             Command::Caption(args) => caption::run(&args),
             Command::Cameras(args) => cameras::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Demo(args) => demo::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Bench(args) => bench::run(&args),
         }

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod bus;
 
 pub mod bench;
+pub mod demo;
 pub mod health;
 pub mod journal;
 pub mod verify;

@@ -24,7 +24,7 @@ use crate::model::files::ModelError;
 use crate::model::tokenizer::TokenizerError;
 use host::Host;
 
-pub use load::device_name;
+pub use load::{Started, device_name};
 
 /// How often the service looks after its parts.
 const ROUND: Duration = Duration::from_millis(200);
@@ -96,6 +96,11 @@ pub fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<(), Se
     health.stopping();
     service.stop()?;
     if is_alive { Ok(()) } else { Err(ServiceError::EngineEnded) }
+}
+
+/// An engine on the model of a configuration, with what it publishes and what it is; without a bus.
+pub fn start_engine(config: &Config, cameras: Vec<CameraInput>, wake: Wake) -> Result<Started, ServiceError> {
+    load::open(&config.model)?.start(config, cameras, wake)
 }
 
 /// The running parts, in the order in which they stop.

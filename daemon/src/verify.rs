@@ -25,6 +25,7 @@ mod row;
 mod table;
 mod target;
 mod tokenizer;
+pub mod world;
 
 pub use row::{Bound, Row};
 pub use target::Target;

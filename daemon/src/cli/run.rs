@@ -20,15 +20,9 @@ pub struct Args {
 /// Flags that set keys of the configuration.
 #[derive(Debug, clap::Args)]
 pub struct Settings {
-    /// Configuration file [default: /etc/mobilevlmd/mobilevlmd.toml if there is one]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// GGUF file or Hugging Face directory (model.path) [default: the built-in model]
-    #[arg(long, value_name = "PATH")]
-    pub model: Option<String>,
-    /// GGUF vision part (model.mmproj)
-    #[arg(long, value_name = "FILE")]
-    pub mmproj: Option<String>,
+    /// The file and the model.
+    #[command(flatten)]
+    pub model: ModelSettings,
     /// Camera instead of those of the file; repeat it for more: v4l2:/dev/video0, file:PATH, test:
     #[arg(long, value_name = "[NAME=]SOURCE")]
     pub camera: Vec<String>,
@@ -38,29 +32,57 @@ pub struct Settings {
     /// Endpoint to connect to (bus.connect); repeatable
     #[arg(long, value_name = "ENDPOINT")]
     pub connect: Vec<String>,
+}
+
+/// Flags of every command that loads the model of the configuration.
+#[derive(Debug, clap::Args)]
+pub struct ModelSettings {
+    /// Configuration file [default: /etc/mobilevlmd/mobilevlmd.toml if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// GGUF file or Hugging Face directory (model.path) [default: the built-in model]
+    #[arg(long, value_name = "PATH")]
+    pub model: Option<String>,
+    /// GGUF vision part (model.mmproj)
+    #[arg(long, value_name = "FILE")]
+    pub mmproj: Option<String>,
     /// Any other key, for example --set model.threads=2; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
     pub set: Vec<(String, String)>,
 }
 
-impl Settings {
+impl ModelSettings {
     /// The configuration file, the environment and these flags.
     pub fn sources(&self) -> Sources {
+        Sources::of_process(self.config.clone(), self.overrides().collect())
+    }
+
+    fn overrides(&self) -> impl Iterator<Item = Override> {
         let one = |flag: &str, key: &str, value: &Option<String>| {
             value.as_ref().map(|value| Override::flag(flag, key, vec![value.clone()]))
         };
+        let set = self.set.iter().map(|(key, value)| Override::flag("--set", key, vec![value.clone()]));
+        let named =
+            [one("--model", "model.path", &self.model), one("--mmproj", "model.mmproj", &self.mmproj)];
+        set.chain(named.into_iter().flatten())
+    }
+}
+
+impl Settings {
+    /// The configuration file, the environment and these flags.
+    pub fn sources(&self) -> Sources {
         let list = |flag: &str, key: &str, values: &[String]| {
             (!values.is_empty()).then(|| Override::flag(flag, key, values.to_vec()))
         };
-        let set = self.set.iter().map(|(key, value)| Override::flag("--set", key, vec![value.clone()]));
         let named = [
-            one("--model", "model.path", &self.model),
-            one("--mmproj", "model.mmproj", &self.mmproj),
             list("--camera", "camera", &self.camera),
             list("--listen", "bus.listen", &self.listen),
             list("--connect", "bus.connect", &self.connect),
         ];
-        Sources::of_process(self.config.clone(), set.chain(named.into_iter().flatten()).collect())
+        Sources::of_process(
+            self.model.config.clone(),
+            self.model.overrides().chain(named.into_iter().flatten()).collect(),
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! `mobilevlmd verify`: Checks this build against reference data.
+//! `mobilevlmd verify`: checks this build against reference data, or a model against the world it shall see.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,11 +9,17 @@ use serde::Serialize;
 use super::Failure;
 use crate::verify::{Options, Row, Target, verify};
 
-/// Checks this build on this machine against a folder of reference data.
+pub mod world;
+
+/// What only makes sense where a model is scored.
+const OF_A_SCORE: [&str; 8] = ["scenes", "seed", "conditions", "misses", "config", "model", "mmproj", "set"];
+
+/// Checks this build against a folder of reference data, or a model against scenes it never saw
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The folder: indexes in `goldens`, models in `checkpoints` and `gguf`.
-    dir: PathBuf,
+    #[arg(required_unless_present = "scenes", conflicts_with_all = OF_A_SCORE)]
+    dir: Option<PathBuf>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -30,6 +36,8 @@ pub struct Args {
     /// Print failed rows only.
     #[arg(long)]
     quiet: bool,
+    #[command(flatten)]
+    world: world::WorldArgs,
 }
 
 #[derive(Serialize)]
@@ -41,11 +49,12 @@ struct Report {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let targets = args.isa.as_deref().map(|name| target(name, args.threads)).transpose()?;
+    let target = args.isa.as_deref().map(|name| target(name, args.threads)).transpose()?;
+    let Some(dir) = &args.dir else { return args.world.run(target, args.threads, args.json) };
     let options = Options {
-        dir: args.dir.clone(),
+        dir: dir.clone(),
         exact_only: args.exact_only,
-        targets: targets.into_iter().collect(),
+        targets: target.into_iter().collect(),
         threads: args.threads,
     };
     let mut rows = Vec::new();
@@ -80,4 +89,36 @@ fn target(name: &str, threads: usize) -> Result<Target, Failure> {
         return Err(Failure::new(format!("this processor does not have {isa}")));
     }
     Ok(Target::Cpu { isa, threads })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn a_folder_or_scenes_are_checked() {
+        for (text, accepted) in [
+            ("verify tests/data", true),
+            ("verify tests/data --exact --isa avx2", true),
+            ("verify --world 2000", true),
+            (
+                "verify --world 40 --seed 7 --conditions plain,blank,jpeg --json --model m.gguf --isa avx2",
+                true,
+            ),
+            ("verify", false),
+            ("verify --world 0", false),
+            ("verify --world 10 tests/data", false),
+            ("verify --world 10 --exact-only", false),
+            ("verify --world 10 --conditions fog", false),
+            ("verify tests/data --seed 7", false),
+            ("verify tests/data --misses 7", false),
+            ("verify tests/data --model m.gguf", false),
+        ] {
+            let words = ["mobilevlmd"].into_iter().chain(text.split(' '));
+            let parsed = Cli::try_parse_from(words);
+            assert_eq!(parsed.is_ok(), accepted, "{text}: {parsed:?}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use messages::{Caption, CaptionPiece, Format, FrameStamp, encode};
 
 use super::Failure;
 use crate::bus::client::{Client, Connect, Seen};
+use crate::model::speech::one_line;
 
 /// Prints captions as they are published
 #[derive(Debug, clap::Args)]
@@ -108,11 +109,6 @@ fn head(frame: &FrameStamp) -> String {
     let seconds = milliseconds / 1000;
     let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
     format!("{hours:02}:{minutes:02}:{:02}.{:03}Z {}: ", seconds % 60, milliseconds % 1000, frame.camera)
-}
-
-/// A caption stays on its line and cannot steer the terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::model::files::{ModelPaths, ModelSource};
+use kernels::DType;
+
+use crate::model::files::{LoadOptions, ModelPaths, ModelSource};
 
 use super::ModelConfig;
 
@@ -21,6 +23,15 @@ impl ModelConfig {
             mmproj: given(&self.mmproj),
             vision_tower: given(&self.vision_tower),
         })
+    }
+
+    /// Types of weights, if the section is valid.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            dtype: self.dtype.parse().ok(),
+            vision_dtype: self.vision_dtype.parse().unwrap_or(DType::F32),
+            exact: false,
+        }
     }
 }
 

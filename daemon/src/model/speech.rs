@@ -68,3 +68,8 @@ impl Speech {
         Some(piece)
     }
 }
+
+/// Text of a model for a terminal: it stays on its line and steers nothing.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}

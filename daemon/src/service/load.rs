@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kernels::cpu::IsaLevel;
-use kernels::{Cpu, CpuOptions, DType, Device, KvDtype, Reference};
+use kernels::{Cpu, CpuOptions, Device, KvDtype, Reference};
 use messages::ModelStatus;
 use tokio::sync::mpsc;
 
@@ -11,7 +11,7 @@ use super::ServiceError;
 use crate::camera::Wake;
 use crate::config::{Config, ModelConfig};
 use crate::engine::{self, CameraInput, EngineHandle, EngineOptions, EngineParts, Event};
-use crate::model::files::{LoadOptions, ModelFiles, ModelSource};
+use crate::model::files::{ModelFiles, ModelSource};
 use crate::model::preprocess::Preprocessor;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{KvOptions, MobileVlm};
@@ -23,7 +23,7 @@ pub(super) struct Loading {
 }
 
 /// What runs, what it publishes, and what it is.
-pub(super) type Started = (EngineHandle, mpsc::Receiver<Event>, ModelStatus);
+pub type Started = (EngineHandle, mpsc::Receiver<Event>, ModelStatus);
 
 /// Opens and checks the files of a model.
 pub(super) fn open(config: &ModelConfig) -> Result<Loading, ServiceError> {
@@ -57,7 +57,7 @@ impl Loading {
         let kv_bytes = config.model.kv_cache_mib << 20;
         let kv = KvOptions::with_budget(&files.language, config.model.context, kv_bytes, KvDtype::F16);
         let name = device.name();
-        let model = MobileVlm::load(&files, device, &options(&config.model), kv)?;
+        let model = MobileVlm::load(&files, device, &config.model.load_options(), kv)?;
         let status = ModelStatus {
             id: files.id.clone(),
             weights: weights(&files, &config.model.source()),
@@ -103,13 +103,4 @@ fn is_reference(config: &ModelConfig) -> bool {
 fn cpu(config: &ModelConfig) -> Cpu {
     // "auto" is no instruction set, so no cap.
     Cpu::new(CpuOptions { threads: config.threads, isa_cap: config.isa.parse::<IsaLevel>().ok() })
-}
-
-/// The types of weights that a validated configuration names.
-fn options(config: &ModelConfig) -> LoadOptions {
-    LoadOptions {
-        dtype: config.dtype.parse().ok(),
-        vision_dtype: config.vision_dtype.parse().unwrap_or(DType::F32),
-        exact: false,
-    }
 }

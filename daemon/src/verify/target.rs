@@ -5,6 +5,8 @@ use std::fmt;
 use kernels::cpu::IsaLevel;
 use kernels::{Cpu, CpuOptions, Device, Reference};
 
+use crate::config::ModelConfig;
+
 /// A device to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -32,6 +34,17 @@ impl Target {
     /// Every instruction set of this processor, plainest first.
     pub fn every_isa(threads: usize) -> Vec<Target> {
         Cpu::available().into_iter().map(|isa| Target::Cpu { isa, threads }).collect()
+    }
+
+    /// The device that a configuration names, with the best instruction set it allows.
+    pub fn of_config(config: &ModelConfig) -> Target {
+        if config.device == "reference" {
+            return Target::Reference;
+        }
+        // "auto" is no instruction set, so no cap.
+        let cap: Option<IsaLevel> = config.isa.parse().ok();
+        let allowed = Cpu::available().into_iter().filter(|isa| cap.is_none_or(|cap| *isa <= cap));
+        Target::Cpu { isa: allowed.max().unwrap_or(IsaLevel::Scalar), threads: config.threads }
     }
 
     pub(super) fn with<W: OnDevice>(self, work: W) -> W::Output {

@@ -96,6 +96,11 @@ pub struct Group {
 }
 
 impl Scene {
+    /// The same with `factor` times the noise.
+    pub fn with_noise(self, factor: f32) -> Self {
+        Self { lens: Lens { noise: factor * self.lens.noise, ..self.lens }, ..self }
+    }
+
     /// The coloured shapes, from back to front.
     pub fn objects(&self) -> &[Object] {
         &self.objects[..self.count]
