@@ -66,15 +66,21 @@ fn each<const N: usize>(picture: &RgbImage, bytes: &mut Vec<u8>, convert: impl F
     }
 }
 
+/// Y of a pixel. The weights add up to 220 of 256, so that nothing wraps.
 fn luma([r, g, b]: [u8; 3]) -> u8 {
-    ((66 * u32::from(r) + 129 * u32::from(g) + 25 * u32::from(b) + (16 << 8) + 128) >> 8) as u8
+    let [r, g, b] = [(66, r), (129, g), (25, b)].map(|(part, byte)| u32::from(byte).wrapping_mul(part));
+    (r.wrapping_add(g).wrapping_add(b).wrapping_add((16 << 8) + 128) >> 8) as u8
 }
 
-/// U and V of a mean of pixels, whose sum of `1 << bits` pixels is given.
-fn chroma([r, g, b]: [i32; 3], bits: i32) -> [u8; 2] {
-    let (shift, half) = (8 + bits, (128 << (8 + bits)) + (1 << (7 + bits)));
-    [(112 * b - 74 * g - 38 * r + half) >> shift, (112 * r - 94 * g - 18 * b + half) >> shift]
-        .map(|value| value as u8)
+/// U and V of a mean of pixels, whose sum of `1 << bits` pixels is given. Sums are below 1 << 10 and
+/// the weights below 1 << 7, so that nothing wraps.
+fn chroma([r, g, b]: [i32; 3], bits: u32) -> [u8; 2] {
+    let offset = (128 << (8 + bits)) + (1 << (7 + bits));
+    let dot = |weights: [i32; 3]| {
+        let [r, g, b] = [(r, weights[0]), (g, weights[1]), (b, weights[2])].map(|(a, b)| a.wrapping_mul(b));
+        (r.wrapping_add(g).wrapping_add(b).wrapping_add(offset) >> (8 + bits)) as u8
+    };
+    [dot([-38, -74, 112]), dot([112, -94, -18])]
 }
 
 /// Lines of pixels in pairs; the last pixel of odd lines stands twice.

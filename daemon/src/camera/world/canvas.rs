@@ -3,6 +3,9 @@
 use super::backdrop::Rgb;
 use super::things::WIDTH;
 
+/// Brightness of the rim of a shape.
+const RIM: f32 = 0.72;
+
 /// Where places of the world lie on a picture.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
@@ -77,24 +80,40 @@ impl Canvas<'_> {
         let columns = span(center_x, half_width * unit, self.width);
         for line in span(center_y, half_height * unit, self.height) {
             let dy = (line as f32 + 0.5 - center_y) / unit;
-            let light = 1.0 - paint.shade * dy / half_height;
-            let color = paint.color.map(|channel| channel * light);
+            let color = shaded(paint, dy / half_height);
+            let (solid, rim) = (bytes(color), bytes(color.map(|channel| RIM * channel)));
             let start = 3 * line * self.width;
             let pixels = self.rgb[start + 3 * columns.start..start + 3 * columns.end].as_chunks_mut::<3>().0;
             for (column, pixel) in columns.clone().zip(pixels) {
                 let distance = distance((column as f32 + 0.5 - center_x) / unit, dy);
-                let cover = (0.5 - distance * unit).clamp(0.0, 1.0);
-                if cover > 0.0 {
-                    let dark = if distance > -paint.rim { 0.72 } else { 1.0 };
-                    blend(pixel, color.map(|channel| channel * dark), cover);
+                let edge = distance * unit;
+                if edge < 0.5 {
+                    let color = if distance > -paint.rim { rim } else { solid };
+                    *pixel = if edge <= -0.5 { color } else { blend(*pixel, color, 0.5 - edge) };
                 }
             }
         }
     }
 
     /// Fills an upright rectangle around a place.
-    pub(super) fn fill_box(&mut self, center: (f32, f32), half: (f32, f32), paint: Paint) {
-        self.fill(center, half, paint, |x, y| (x.abs() - half.0).max(y.abs() - half.1));
+    pub(super) fn fill_box(&mut self, (x, y): (f32, f32), (half_x, half_y): (f32, f32), paint: Paint) {
+        let (half_width, half_height) = (half_x * self.view.unit, half_y * self.view.unit);
+        let (center_x, center_y) = self.view.place(x, y);
+        // How much of a pixel lies within, across and down.
+        let cover = |at: usize, center: f32, half: f32| {
+            (half + 0.5 - (at as f32 + 0.5 - center).abs()).clamp(0.0, 1.0)
+        };
+        let columns = span(center_x, half_width, self.width);
+        for line in span(center_y, half_height, self.height) {
+            let down = cover(line, center_y, half_height);
+            let color = bytes(shaded(paint, (line as f32 + 0.5 - center_y) / half_height));
+            let start = 3 * line * self.width;
+            let pixels = self.rgb[start + 3 * columns.start..start + 3 * columns.end].as_chunks_mut::<3>().0;
+            for (column, pixel) in columns.clone().zip(pixels) {
+                let cover = down * cover(column, center_x, half_width);
+                *pixel = if cover == 1.0 { color } else { blend(*pixel, color, cover) };
+            }
+        }
     }
 
     /// Adds light that fades away from a place until `radius`.
@@ -124,10 +143,19 @@ fn span(center: f32, half: f32, end: usize) -> std::ops::Range<usize> {
     from..to.max(from)
 }
 
-/// Covers a part of a pixel.
-fn blend(pixel: &mut [u8; 3], color: Rgb, cover: f32) {
-    for (byte, channel) in pixel.iter_mut().zip(color) {
-        let old = f32::from(*byte);
-        *byte = (old + (channel - old) * cover + 0.5) as u8;
-    }
+/// The colour of a paint at a height from -1 to 1.
+fn shaded(paint: Paint, y: f32) -> Rgb {
+    paint.color.map(|channel| channel * (1.0 - paint.shade * y))
+}
+
+fn bytes(color: Rgb) -> [u8; 3] {
+    color.map(|channel| (channel + 0.5) as u8)
+}
+
+/// A pixel of which a part is covered.
+fn blend(pixel: [u8; 3], color: [u8; 3], cover: f32) -> [u8; 3] {
+    std::array::from_fn(|channel| {
+        let (old, new) = (f32::from(pixel[channel]), f32::from(color[channel]));
+        (old + (new - old) * cover + 0.5) as u8
+    })
 }

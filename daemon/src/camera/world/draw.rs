@@ -18,17 +18,17 @@ const TROUSERS: Rgb = [56.0, 58.0, 74.0];
 const CLOTHES: [Rgb; 3] = [[62.0, 104.0, 106.0], [112.0, 84.0, 96.0], [100.0, 102.0, 112.0]];
 const LAMP_OFF: Rgb = [78.0, 76.0, 78.0];
 const LAMP_ON: Rgb = [255.0, 248.0, 206.0];
-const GLOW: Rgb = [120.0, 108.0, 60.0];
+const GLOW: Rgb = [84.0, 74.0, 40.0];
 
-/// Width of the darker rim of objects.
-const RIM: f32 = 0.009;
+/// Width of the darker rim of objects, in halves of their height.
+const RIM: f32 = 0.055;
 
 /// Draws scenes and keeps the memory that it needs for the next.
 #[derive(Debug, Default)]
 pub struct Painter {
     optics: Optics,
-    /// One line of the upper and one of the lower half of the backdrop.
-    line: Vec<u8>,
+    /// Which columns of a surface lie in its darker stripes.
+    line: Vec<bool>,
 }
 
 impl Painter {
@@ -62,28 +62,32 @@ impl Painter {
 
     /// Fills the lines of `part` with a surface.
     fn draw_surface(&mut self, surface: &Surface, width: usize, part: &mut [u8], view: &View) {
+        let bytes = 3 * width;
         let stripe = view.pixels(surface.stripe).max(1.0);
         self.line.clear();
-        for column in 0..width {
-            let is_dark = (column as f32 / stripe) as usize % 2 == 1;
-            let value = if is_dark { 256.0 * (1.0 - surface.contrast) } else { 256.0 };
-            self.line.extend([(value - 1.0) as u8; 3]);
-        }
-        let lines = part.len() / (3 * width);
+        self.line.extend((0..width).map(|column| (column as f32 / stripe) as usize % 2 == 1));
+        let lines = part.len() / bytes;
         let band = view.pixels(surface.band);
-        for (index, pixels) in part.chunks_exact_mut(3 * width).enumerate() {
-            let down = index as f32 / lines.max(1) as f32;
+        let mut last = None;
+        for index in 0..lines {
+            let down = index as f32 / lines as f32;
             let is_seam = surface.band > 0.0 && (index as f32 % band) < 0.1 * band;
             let light = if is_seam { 0.9 } else { 1.0 };
-            let color: [u32; 3] = std::array::from_fn(|channel| {
+            let color: Rgb = std::array::from_fn(|channel| {
                 let (top, bottom) = (surface.top[channel], surface.bottom[channel]);
-                (light * (top + (bottom - top) * down)) as u32
+                light * (top + (bottom - top) * down)
             });
-            let groups = pixels.as_chunks_mut::<3>().0.iter_mut().zip(self.line.as_chunks::<3>().0);
-            for (pixel, line) in groups {
-                *pixel = std::array::from_fn(|channel| {
-                    ((color[channel] * (u32::from(line[channel]) + 1)) >> 8) as u8
-                });
+            let colors =
+                [1.0, 1.0 - surface.contrast].map(|part| color.map(|channel| (part * channel) as u8));
+            // Most lines are like the one before.
+            if last == Some(colors) {
+                part.copy_within((index - 1) * bytes..index * bytes, index * bytes);
+                continue;
+            }
+            last = Some(colors);
+            let pixels = part[index * bytes..(index + 1) * bytes].as_chunks_mut::<3>().0;
+            for (pixel, is_dark) in pixels.iter_mut().zip(&self.line) {
+                *pixel = colors[usize::from(*is_dark)];
             }
         }
     }
@@ -116,8 +120,8 @@ fn draw_things(scene: &Scene, canvas: &mut Canvas<'_>) {
 fn draw_object(object: &Object, canvas: &mut Canvas<'_>) {
     let half = 0.5 * object.height;
     let (sin, cos) = object.tilt.sin_cos();
-    let reach = 1.25 * half;
-    let paint = Paint { color: object.color.rgb(), shade: 0.06, rim: RIM };
+    let reach = half * object.shape.reach();
+    let paint = Paint { color: object.color.rgb(), shade: 0.06, rim: RIM * half };
     canvas.fill((object.x, object.y), (reach, reach), paint, |x, y| {
         let (x, y) = (x / half, y / half);
         half * object.shape.distance(cos * x + sin * y, cos * y - sin * x)

@@ -158,7 +158,8 @@ impl<'a> Table<'a> {
         let Some(door) = self.fixtures.door else { return false };
         if self.layout.blocker.is_some()
             || self.cast[index].color == Color::Black
-            || !self.dice.chance(0.08)
+            || !matches!(self.cast[index].shape, Shape::Ball | Shape::Box | Shape::Triangle)
+            || !self.dice.chance(0.14)
             || !self.is_beside(door.x, 0.01)
         {
             return false;

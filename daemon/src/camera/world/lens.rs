@@ -11,6 +11,10 @@ const PATTERN: usize = 1 << 14;
 const PIECE: usize = 3 << 10;
 /// Standard deviation of the noise pattern.
 const DEVIATION: f32 = 24.0;
+/// Fixed point number 1 of factors, and its bits.
+const ONE: f32 = (1 << ONE_BITS) as f32;
+const ONE_BITS: u32 = 7;
+const ONE_HALF: u16 = 1 << (ONE_BITS - 1);
 /// Most variance that one pass of blur adds, in pixels squared.
 const PASS: f32 = 0.5;
 /// Most passes of blur.
@@ -30,7 +34,7 @@ static NOISE: LazyLock<Vec<i8>> = LazyLock::new(|| {
 /// Applies light and lens and keeps the memory that it needs for the next picture.
 #[derive(Debug, Default)]
 pub(super) struct Optics {
-    /// Factors of the bytes of a line, of 256.
+    /// Factors of the bytes of a line, of [`ONE`].
     gains: Vec<u16>,
     /// The line before the current one.
     above: Vec<u8>,
@@ -43,11 +47,11 @@ impl Optics {
     pub(super) fn apply(&mut self, scene: &Scene, width: usize, height: usize, rgb: &mut [u8]) {
         self.blur(scene.lens.blur * height as f32, width, rgb);
         self.set_gains(scene, width);
-        let strength = (256.0 * scene.lens.noise / DEVIATION) as i32;
+        let strength = (256.0 * scene.lens.noise / DEVIATION).clamp(0.0, 255.0) as i16;
         let mut dice = Dice::new(scene.noise, 0);
         for (line, pixels) in rgb.chunks_exact_mut(3 * width).enumerate() {
             let down = 2.0 * (line as f32 + 0.5) / height as f32 - 1.0;
-            let light = (256.0 * (1.0 + scene.light.down * down)) as i32;
+            let light = (ONE * (1.0 + scene.light.down * down)) as u16;
             let pieces = pixels.chunks_mut(PIECE).zip(self.gains.chunks(PIECE));
             for (pixels, gains) in pieces {
                 let from = dice.below(PATTERN - PIECE);
@@ -60,7 +64,7 @@ impl Optics {
         self.gains.clear();
         for column in 0..width {
             let across = 2.0 * (column as f32 + 0.5) / width as f32 - 1.0;
-            let light = 256.0 * (1.0 + scene.light.across * across);
+            let light = ONE * (1.0 + scene.light.across * across);
             self.gains.extend(scene.light.tint.map(|tint| (light * tint) as u16));
         }
     }
@@ -115,15 +119,22 @@ impl Optics {
     }
 }
 
-/// The mean of three bytes of which the outer ones weigh `side` of 256 each.
+/// The mean of three bytes of which the outer ones weigh `side` of 256 each. At most 255 * 256 + 128
+/// is computed with, so that nothing wraps.
 fn weigh(side: u16, before: u8, middle: u8, after: u8) -> u8 {
-    ((side * (u16::from(before) + u16::from(after)) + (256 - 2 * side) * u16::from(middle) + 128) >> 8) as u8
+    let sides = (u16::from(before) + u16::from(after)).wrapping_mul(side);
+    let center = u16::from(middle).wrapping_mul(256 - 2 * side);
+    (sides.wrapping_add(center).wrapping_add(128) >> 8) as u8
 }
 
-/// Multiplies bytes by their gains and by `light`, each of 256, and adds noise of `strength` of 256.
-fn expose(pixels: &mut [u8], gains: &[u16], light: i32, noise: &[i8], strength: i32) {
+/// Multiplies bytes by their gains and by `light`, each of [`ONE`], and adds noise of `strength` of
+/// 256. Gains are below 1.4 and `light` is below 1.2, `strength` below 1, so that nothing wraps; the
+/// loop becomes SIMD since nothing is checked.
+fn expose(pixels: &mut [u8], gains: &[u16], light: u16, noise: &[i8], strength: i16) {
     for ((byte, &gain), &noise) in pixels.iter_mut().zip(gains).zip(noise) {
-        let lit = (i32::from(*byte) * i32::from(gain) * light) >> 8;
-        *byte = ((lit + i32::from(noise) * strength + 128) >> 8).clamp(0, 255) as u8;
+        let lit = u16::from(*byte).wrapping_mul(gain).wrapping_add(ONE_HALF) >> ONE_BITS;
+        let lit = lit.wrapping_mul(light).wrapping_add(ONE_HALF) >> ONE_BITS;
+        let noise = i16::from(noise).wrapping_mul(strength).wrapping_add(128) >> 8;
+        *byte = (lit as i16).wrapping_add(noise).clamp(0, 255) as u8;
     }
 }

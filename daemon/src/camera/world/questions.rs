@@ -66,6 +66,11 @@ pub struct Exchange {
     pub yes: Option<bool>,
 }
 
+/// Share of scenes with a door, with a person and with a lamp.
+const DOOR_SHARE: f32 = 0.6;
+const PERSON_SHARE: f32 = 0.4;
+const LAMP_SHARE: f32 = 0.55;
+
 /// Numbers in words.
 const NUMBERS: [&str; 5] = ["zero", "one", "two", "three", "four"];
 
@@ -324,9 +329,9 @@ impl Asker<'_> {
             self.add_yes_no(Category::Presence, ask::IS_THERE, &[("{}", &name)], yes);
         }
         let fixtures = [
-            ("a door", self.scene.door.is_some(), 0.6),
-            ("a person", self.scene.person.is_some(), 0.4),
-            ("a lamp", self.scene.lamp.is_some(), 0.55),
+            ("a door", self.scene.door.is_some(), DOOR_SHARE),
+            ("a person", self.scene.person.is_some(), PERSON_SHARE),
+            ("a lamp", self.scene.lamp.is_some(), LAMP_SHARE),
         ];
         // How often each is there: the more frequent answer is asked for less often.
         for (name, yes, share) in fixtures {
@@ -362,6 +367,10 @@ impl Asker<'_> {
     }
 
     fn ask_person(&mut self) {
+        let is_there = self.scene.person.is_some();
+        if is_there || self.dice.chance(PERSON_SHARE / (1.0 - PERSON_SHARE)) {
+            self.add_yes_no(Category::Person, ask::ANYONE, &[], is_there);
+        }
         let Some(side) = self.scene.person.and_then(|person| person.side()) else { return };
         self.add(Category::Person, ask::WHERE, &[("{}", "person")], side.words());
         self.ask_side(Category::Person, "person", side);

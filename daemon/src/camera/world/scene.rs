@@ -96,14 +96,15 @@ pub struct Group {
 }
 
 impl Scene {
-    /// The same with `factor` times the noise.
-    pub fn with_noise(self, factor: f32) -> Self {
-        Self { lens: Lens { noise: factor * self.lens.noise, ..self.lens }, ..self }
-    }
-
     /// The coloured shapes, from back to front.
     pub fn objects(&self) -> &[Object] {
         &self.objects[..self.count]
+    }
+
+    /// The same scene through a camera of `factor` times the noise.
+    pub fn with_noise(mut self, factor: f32) -> Self {
+        self.lens.noise *= factor;
+        self
     }
 
     /// What the doorway lets through; none without a doorway.

@@ -241,6 +241,20 @@ fn events_are_what_the_frames_show() {
 }
 
 #[test]
+fn the_default_world_has_everything() {
+    let world = World::new(UNSEEN);
+    let scene = world.at(world.next_rest(0.0));
+    assert_eq!(
+        scene.caption(Style::Full),
+        "A small red star in front of a large yellow ball is left of a small blue cross. \
+         The door is closed. A person stands on the right. The lamp is off."
+    );
+    let events: Vec<_> = world.events(0.0).take(3).map(|event| event.what).collect();
+    let door = Happening::Door(DoorState::Open);
+    assert_eq!(events, [Happening::Lamp(true), door, Happening::Moved]);
+}
+
+#[test]
 fn things_move_smoothly() {
     for seed in 0..20 {
         let world = World::new(seed);

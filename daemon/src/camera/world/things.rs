@@ -30,6 +30,15 @@ impl Shape {
         ["ball", "box", "triangle", "star", "ring", "cross"][self as usize]
     }
 
+    /// How far the shape of half height 1 reaches across and down, turned a little or not.
+    pub(super) fn reach(self) -> f32 {
+        match self {
+            Self::Ball | Self::Ring => 1.0,
+            Self::Box | Self::Star | Self::Cross => 1.1,
+            Self::Triangle => 1.2,
+        }
+    }
+
     /// How far a point lies outside of the shape of half height 1 around the origin; negative inside.
     pub(super) fn distance(self, x: f32, y: f32) -> f32 {
         match self {
@@ -47,7 +56,7 @@ impl Shape {
 }
 
 /// Radius of the hole of a ring of radius 1.
-pub(super) const RING_HOLE: f32 = 0.66;
+pub(super) const RING_HOLE: f32 = 0.62;
 
 /// A pentagram with its points at distance 1.1 is what lies within four of its five lines.
 fn star(x: f32, y: f32) -> f32 {

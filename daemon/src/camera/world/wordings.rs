@@ -190,3 +190,12 @@ pub(super) const IS_LAMP: &[&str] = &[
     "Would you say the lamp is {}?",
     "The lamp is {}, right?",
 ];
+/// Whether there is a person.
+pub(super) const ANYONE: &[&str] = &[
+    "Is anyone there?",
+    "Do you see anyone?",
+    "Can you see anyone?",
+    "Is anyone in the picture?",
+    "Is there anyone?",
+    "Does the picture show anyone?",
+];
