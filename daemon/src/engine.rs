@@ -5,6 +5,7 @@
 //! Each of them is a [`Job`]; jobs share the passes of the language model.
 
 mod request;
+mod admission;
 mod gate;
 mod rule;
 mod scheduler;
@@ -13,6 +14,7 @@ mod job;
 mod batch;
 mod camera;
 mod question;
+mod latency;
 mod progress;
 
 use std::sync::Arc;
@@ -155,7 +157,7 @@ where
     let wake = parts.wake.clone();
     let (asks, questions) = AskSender::channel(parts.options.question.queue, wake.clone());
     let (events, receiver) = mpsc::channel(EVENTS);
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(Progress::new(asks.admission()));
     let mut engine = Engine::new(parts, questions, events, progress.clone())?;
     let thread = thread::Builder::new().name("engine".into()).spawn(move || engine.run())?;
     Ok((EngineHandle { asks, progress, wake, thread: Some(thread) }, receiver))
@@ -176,6 +178,8 @@ struct Engine<D: Device> {
     cameras: Vec<Camera>,
     questions: Vec<Question>,
     questions_seen: u64,
+    /// When a question ended last.
+    last_end: Instant,
     /// The picture being encoded, and the pass that takes it into the cache.
     encoding: Option<Encoding>,
     encode_pass: Pass<D>,
@@ -217,6 +221,7 @@ impl<D: Device> Engine<D> {
             batches: [Batch::new(&model)?, Batch::new(&model)?],
             questions: Vec::with_capacity(options.question.queue),
             questions_seen: 0,
+            last_end: start,
             encoding: None,
             jobs: Vec::with_capacity(options.question.queue + cameras.len()),
             jobs_seen: 0,
@@ -367,12 +372,26 @@ impl<D: Device> Engine<D> {
             }
         }
         if is_over {
-            self.batches[lane as usize].clear(&self.model);
+            self.end_pass(lane, now - start);
             self.speak();
             for (job, outcome) in ended {
                 self.conclude(job, outcome);
             }
         }
+    }
+
+    /// Counts a finished pass, whose last unit took `last`, and takes everybody out.
+    fn end_pass(&mut self, lane: Lane, last: Duration) {
+        let batch = &mut self.batches[lane as usize];
+        let (rows, time, is_long) = (batch.rows() as u64, batch.spent() + last, batch.is_long());
+        batch.clear(&self.model);
+        self.progress.update(|report| {
+            report.engine.passes += 1;
+            report.engine.rows += rows;
+        });
+        self.progress.time(|stages| {
+            if is_long { &mut stages.prefill } else { &mut stages.decode }.add(time);
+        });
     }
 
     /// Hands out new text.
@@ -413,7 +432,9 @@ impl<D: Device> Engine<D> {
         let purpose = job.purpose;
         self.close(job);
         match purpose {
-            Purpose::Question(number) => self.end_question(number, Err(ask_error(error))),
+            Purpose::Question(number) => {
+                self.end_question(number, Err(ask_error(error, self.progress.admission())))
+            }
             Purpose::Caption { camera } | Purpose::Rule { camera, .. } => self.fail_caption(camera, error),
         }
     }
@@ -456,6 +477,11 @@ impl<D: Device> Engine<D> {
             report.engine.images += 1;
             report.engine.encode_ms = scene.timings.encode_ms;
             report.cache.positions_computed += computed;
+        });
+        self.progress.time(|stages| {
+            stages.preprocess.add_ms(scene.timings.preprocess_ms);
+            stages.encode.add_ms(scene.timings.encode_ms);
+            stages.picture.add_ms(scene.timings.prefill_ms);
         });
         match target {
             Target::Camera(camera) => self.keep_scene(camera, scene),

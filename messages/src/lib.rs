@@ -56,6 +56,6 @@ pub use question::{Answer, AnswerPiece, AskError, FrameChoice, Question, Samplin
 pub use rule::{MAX_RULES, Rule, RuleChange, RuleError, Rules};
 pub use stamp::{FrameStamp, Timings, TokenCounts};
 pub use status::{
-    CacheStatus, CameraPhase, CameraState, CameraStatus, EngineStatus, ModelStatus, RulePhase, RuleStatus,
-    Status,
+    CacheStatus, CameraPhase, CameraState, CameraStatus, EngineStatus, Latency, ModelStatus, RulePhase,
+    RuleStatus, StageStatus, Status,
 };

@@ -92,6 +92,44 @@ pub struct CacheStatus {
     pub positions_computed: u64,
 }
 
+/// How long pieces of work of one kind took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Pieces since start.
+    pub count: u64,
+    /// Median of the last 256.
+    pub median_ms: f32,
+    /// 99th percentile of the last 256.
+    pub p99_ms: f32,
+    /// Longest since start.
+    pub worst_ms: f32,
+}
+
+/// How long the stages of the engine's work took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageStatus {
+    /// From the arrival of a question until its turn.
+    pub queue: Latency,
+    /// From the arrival of a question to its first token.
+    pub first_token: Latency,
+    /// From the arrival of a question to its whole answer.
+    pub answer: Latency,
+    /// From the capture of a frame to its whole caption.
+    pub caption: Latency,
+    /// Frame to tensor.
+    pub preprocess: Latency,
+    /// Vision tower and projector.
+    pub encode: Latency,
+    /// Visual tokens into the cache.
+    pub picture: Latency,
+    /// Passes through the language model that carry a prompt or a draft.
+    pub prefill: Latency,
+    /// Passes that carry one token for each of their sequences.
+    pub decode: Latency,
+    /// Units of work.
+    pub unit: Latency,
+}
+
 /// Work done by the engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineStatus {
@@ -113,6 +151,14 @@ pub struct EngineStatus {
     pub prefill_tokens_per_second: f32,
     /// Last decode rate.
     pub decode_tokens_per_second: f32,
+    /// Questions refused since start because too many waited.
+    pub questions_refused: u64,
+    /// Passes through the language model since start.
+    pub passes: u64,
+    /// Rows they carried.
+    pub rows: u64,
+    /// How long each stage takes.
+    pub stages: StageStatus,
 }
 
 /// How far the alert of a rule is.

@@ -27,9 +27,6 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Longest deadline a caller may set.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(600);
 
-/// What a caller is told when every place is taken.
-const RETRY_AFTER_MS: u32 = 1000;
-
 /// Takes questions in and watches over them until their end.
 pub(super) struct Desk {
     pub(super) device: Name,
@@ -67,7 +64,7 @@ impl Desk {
             return caller.refuse(&stopping());
         }
         let Ok(place) = self.in_flight.clone().try_acquire_owned() else {
-            return caller.refuse(&AskError::Overloaded { retry_after_ms: RETRY_AFTER_MS });
+            return caller.refuse(&self.asks.refuse());
         };
         let desk = self.clone();
         self.runtime.spawn(async move {

@@ -25,6 +25,8 @@ pub(super) struct Batch<D: Device> {
     layer: usize,
     /// Whether it carries a part of a prompt or of a draft, so that it takes long.
     is_long: bool,
+    /// Time spent on all units but the last.
+    spent: Duration,
     /// Rows whose logits are wanted.
     sampled: Vec<usize>,
 }
@@ -56,6 +58,7 @@ impl<D: Device> Batch<D> {
             members: Vec::with_capacity(MAX_PARTS),
             layer: 0,
             is_long: false,
+            spent: Duration::ZERO,
             sampled: Vec::with_capacity(MobileVlm::<D>::MAX_SAMPLED),
         })
     }
@@ -65,9 +68,14 @@ impl<D: Device> Batch<D> {
         self.pass.rows()
     }
 
-    /// Whom it carries.
-    pub(super) fn members(&self) -> &[Member] {
-        &self.members
+    /// Whether it carries a part of a prompt or of a draft.
+    pub(super) fn is_long(&self) -> bool {
+        self.is_long
+    }
+
+    /// Time spent on all units but the last.
+    pub(super) fn spent(&self) -> Duration {
+        self.spent
     }
 
     /// Takes everybody out.
@@ -75,6 +83,7 @@ impl<D: Device> Batch<D> {
         self.members.clear();
         self.layer = 0;
         self.is_long = false;
+        self.spent = Duration::ZERO;
         model.begin(&mut self.pass);
     }
 
@@ -118,6 +127,7 @@ impl<D: Device> Batch<D> {
             let now = Instant::now();
             // The next layer will take as long as this one.
             if now + (now - last) > start + limit && self.layer < model.layers() {
+                self.spent += now - start;
                 return false;
             }
             last = now;

@@ -188,6 +188,7 @@ impl<D: Device> Engine<D> {
             report.cameras[index].captions += 1;
             report.cameras[index].caption_age_ms = caption.age_ms;
         });
+        self.progress.time(|stages| stages.caption.add_ms(caption.age_ms));
         if let Err(tokio::sync::mpsc::error::TrySendError::Full(_)) =
             self.events.try_send(Event::Caption(Box::new(caption), captured))
         {

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use messages::{CacheStatus, EngineStatus};
+use messages::{CacheStatus, EngineStatus, StageStatus};
 
+use super::admission::Admission;
+use super::latency::Times;
 use crate::camera::Frame;
 
 /// Shared between the engine and whoever watches it.
@@ -14,7 +16,47 @@ pub struct Progress {
     units: AtomicU64,
     ready: AtomicBool,
     stop: AtomicBool,
-    report: Mutex<Report>,
+    figures: Mutex<Figures>,
+    admission: Arc<Admission>,
+}
+
+/// What is counted, and how long it took.
+#[derive(Debug, Default)]
+struct Figures {
+    report: Report,
+    stages: Stages,
+}
+
+/// Times of each stage; [`StageStatus`] tells what they are.
+#[derive(Debug, Default)]
+pub(super) struct Stages {
+    pub(super) queue: Times,
+    pub(super) first_token: Times,
+    pub(super) answer: Times,
+    pub(super) caption: Times,
+    pub(super) preprocess: Times,
+    pub(super) encode: Times,
+    pub(super) picture: Times,
+    pub(super) prefill: Times,
+    pub(super) decode: Times,
+    pub(super) unit: Times,
+}
+
+impl Stages {
+    fn figures(&self) -> StageStatus {
+        StageStatus {
+            queue: self.queue.figures(),
+            first_token: self.first_token.figures(),
+            answer: self.answer.figures(),
+            caption: self.caption.figures(),
+            preprocess: self.preprocess.figures(),
+            encode: self.encode.figures(),
+            picture: self.picture.figures(),
+            prefill: self.prefill.figures(),
+            decode: self.decode.figures(),
+            unit: self.unit.figures(),
+        }
+    }
 }
 
 /// Figures of the engine, copied when a result is finished.
@@ -44,6 +86,16 @@ pub struct CameraReport {
 }
 
 impl Progress {
+    /// Nothing done yet; those who refuse questions do so through `admission`.
+    pub(super) fn new(admission: Arc<Admission>) -> Self {
+        Self { admission, ..Self::default() }
+    }
+
+    /// What those who refuse questions share.
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
     /// Units of work done and idle rounds made. It grows as long as the engine is alive.
     pub fn ticks(&self) -> u64 {
         self.units.load(Ordering::Relaxed)
@@ -56,7 +108,11 @@ impl Progress {
 
     /// A copy of the figures.
     pub fn report(&self) -> Report {
-        self.lock().clone()
+        let figures = self.lock();
+        let mut report = figures.report.clone();
+        report.engine.stages = figures.stages.figures();
+        report.engine.questions_refused = self.admission.refused();
+        report
     }
 
     pub(super) fn tick(&self) {
@@ -76,19 +132,26 @@ impl Progress {
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Report)) {
-        change(&mut self.lock());
+        change(&mut self.lock().report);
+    }
+
+    /// Adds times.
+    pub(super) fn time(&self, add: impl FnOnce(&mut Stages)) {
+        add(&mut self.lock().stages);
     }
 
     /// Counts a unit that took `time`.
     pub(super) fn unit(&self, time: Duration) {
         self.tick();
-        let mut report = self.lock();
-        report.engine.units += 1;
-        report.engine.longest_unit_ms = report.engine.longest_unit_ms.max(millis(time));
+        let mut figures = self.lock();
+        let engine = &mut figures.report.engine;
+        engine.units += 1;
+        engine.longest_unit_ms = engine.longest_unit_ms.max(millis(time));
+        figures.stages.unit.add(time);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Report> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use kernels::Device;
 use messages::{Answer, AnswerPiece, AskError, FrameChoice, FrameStamp, Timings};
 
+use super::admission::Admission;
 use super::camera::scene_of;
 use super::job::{Ear, Job, Plan, Purpose, Writer};
 use super::progress::millis;
@@ -40,6 +41,8 @@ pub(super) struct Question {
     wanted: Option<Arc<Frame>>,
     /// Its turn came at this time.
     started: Option<Instant>,
+    /// Whether its first token was chosen.
+    has_begun: bool,
     stage: Stage,
 }
 
@@ -72,11 +75,15 @@ impl Question {
 }
 
 impl<D: Device> Engine<D> {
-    /// Takes waiting questions in, as many as may be open.
+    /// Takes questions in, as many as may be open, and refuses the others.
     pub(super) fn admit_questions(&mut self) {
-        while self.questions.len() < self.options.question.queue.max(1) {
-            let Ok(ask) = self.asks.try_recv() else { break };
-            self.admit(ask);
+        while let Ok(ask) = self.asks.try_recv() {
+            if self.questions.len() < self.options.question.queue.max(1) {
+                self.admit(ask);
+            } else {
+                // A fresh channel has room; a closed one has nobody to tell.
+                let _ = ask.reply.try_send(AnswerPiece::Error(self.progress.admission().refuse()));
+            }
         }
         self.find_pictures();
     }
@@ -125,6 +132,7 @@ impl<D: Device> Engine<D> {
             from_sequence,
             wanted,
             started: None,
+            has_begun: false,
             stage: Stage::Picture,
         });
         let waiting = self.questions.len() as u32;
@@ -166,7 +174,7 @@ impl<D: Device> Engine<D> {
             Err(PassError::OutOfPages(_)) if !self.jobs.is_empty() && scene.frame.is_some() => {
                 self.questions[index].stage = Stage::Pages;
             }
-            Err(error) => self.end(index, Err(ask_error(error))),
+            Err(error) => self.end(index, Err(ask_error(error, self.progress.admission()))),
         }
     }
 
@@ -178,6 +186,7 @@ impl<D: Device> Engine<D> {
         let speech = Speech::new(&self.tokenizer, &asked.stop);
         let sampler = Sampler::new(asked.sampling);
         let queue = started.duration_since(question.ask.arrived);
+        self.progress.time(|stages| stages.queue.add(queue));
         // What was spent on the picture belongs to the question only if it had to wait for it.
         let timings = if started < now && question.from_sequence.is_some() || scene.frame.is_none() {
             Timings { queue_ms: millis(queue), ..scene.timings }
@@ -261,7 +270,7 @@ impl<D: Device> Engine<D> {
                 Target::Question(number) => question.number == number,
             };
             if waited {
-                self.end(index, Err(ask_error(error)));
+                self.end(index, Err(ask_error(error, self.progress.admission())));
             }
         }
     }
@@ -269,7 +278,14 @@ impl<D: Device> Engine<D> {
     /// Hands out new text of an answer.
     pub(super) fn send_answer_piece(&mut self, job: usize, number: u64) {
         let job = &mut self.jobs[job];
-        let Some(question) = self.questions.iter().find(|question| question.number == number) else { return };
+        let Some(question) = self.questions.iter_mut().find(|question| question.number == number) else {
+            return;
+        };
+        if !question.has_begun && job.tokens.generated > 0 {
+            question.has_begun = true;
+            let waited = question.ask.arrived.elapsed();
+            self.progress.time(|stages| stages.first_token.add(waited));
+        }
         // One place stays free for the final piece; text waits for the next one.
         if question.ask.reply.capacity() > 1
             && let Some(text) = job.take_piece()
@@ -344,6 +360,13 @@ impl<D: Device> Engine<D> {
         }
         let waiting = self.questions.len() as u32;
         let is_answered = result.is_ok();
+        let now = Instant::now();
+        let since = self.last_end.max(question.ask.arrived);
+        self.last_end = now;
+        self.progress.admission().ended(now.duration_since(since));
+        if is_answered {
+            self.progress.time(|stages| stages.answer.add(now.duration_since(question.ask.arrived)));
+        }
         let last = result.map_or_else(AnswerPiece::Error, AnswerPiece::Final);
         // One place was kept free, so this fails only if the caller left.
         let _ = question.ask.reply.try_send(last);
@@ -362,9 +385,9 @@ impl<D: Device> Engine<D> {
 }
 
 /// What a caller is told when the cache or the context is full.
-pub(super) fn ask_error(error: PassError) -> AskError {
+pub(super) fn ask_error(error: PassError, admission: &Admission) -> AskError {
     match error {
-        PassError::OutOfPages(_) => AskError::Overloaded { retry_after_ms: 1000 },
+        PassError::OutOfPages(_) => admission.overloaded(0),
         PassError::ContextFull { wanted, context } => AskError::TooLong {
             what: "positions of prompt and answer".into(),
             got: wanted as u64,

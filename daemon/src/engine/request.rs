@@ -1,10 +1,12 @@
 //! What the rest of the daemon says to the engine and hears from it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use messages::{AnswerPiece, AskError, Caption, CaptionPiece, Question};
 use tokio::sync::mpsc;
 
+use super::admission::Admission;
 use crate::camera::Wake;
 
 /// Where the pieces of an answer go. The engine never waits on it: a caller who does not read
@@ -38,29 +40,37 @@ pub enum Event {
 pub struct AskSender {
     queue: mpsc::Sender<Ask>,
     wake: Wake,
-    /// What a refused caller is told.
-    retry_after_ms: u32,
+    admission: Arc<Admission>,
 }
 
 impl AskSender {
     /// A queue for `capacity` questions whose arrival rings `wake`.
     pub fn channel(capacity: usize, wake: Wake) -> (Self, mpsc::Receiver<Ask>) {
         let (queue, receiver) = mpsc::channel(capacity.max(1));
-        (Self { queue, wake, retry_after_ms: 1000 }, receiver)
+        (Self { queue, wake, admission: Arc::default() }, receiver)
     }
 
     /// Hands a question over without waiting. On success the engine owes exactly one final piece
     /// or error on [`Ask::reply`]; on error the caller does.
     pub fn send(&self, ask: Ask) -> Result<(), AskError> {
         self.queue.try_send(ask).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                AskError::Overloaded { retry_after_ms: self.retry_after_ms }
-            }
+            mpsc::error::TrySendError::Full(_) => self.admission.refuse(),
             mpsc::error::TrySendError::Closed(_) => {
                 AskError::Cancelled { reason: "the daemon is stopping".into() }
             }
         })?;
         self.wake.ring();
         Ok(())
+    }
+
+    /// Refuses a question that was not handed over because too many are open, and counts it. The
+    /// caller is told when to try again, as questions went so far.
+    pub fn refuse(&self) -> AskError {
+        self.admission.refuse()
+    }
+
+    /// What all who refuse questions share.
+    pub(super) fn admission(&self) -> Arc<Admission> {
+        self.admission.clone()
     }
 }

@@ -278,3 +278,5 @@ pub(super) fn share(view: &View<'_>, lane: Lane, room: Room, shares: &mut Vec<Sh
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod simulation;
