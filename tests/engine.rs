@@ -1,5 +1,7 @@
 //! Prefixes, marks and questions on the engine.
 
+mod crowd;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use messages::{CameraPhase, CameraStatus, Format, Status, encode};
+use messages::{CameraPhase, CameraStatus, EngineStatus, Format, Latency, Status, encode};
 
 use super::Failure;
 use crate::bus::client::{Client, Connect};
@@ -59,7 +59,9 @@ fn write_status(out: &mut impl Write, status: &Status) -> fmt::Result {
         engine.decode_tokens_per_second, engine.longest_unit_ms
     )?;
     write!(out, "         {} images, {} questions answered", engine.images, engine.questions_answered)?;
-    writeln!(out, ", {} failed, {} waiting", engine.questions_failed, engine.questions_waiting)?;
+    write!(out, ", {} failed, {} refused", engine.questions_failed, engine.questions_refused)?;
+    writeln!(out, ", {} waiting", engine.questions_waiting)?;
+    write_stages(out, engine)?;
     let prompt = cache.positions_reused + cache.positions_computed;
     let reused = if prompt == 0 { 0.0 } else { 100.0 * cache.positions_reused as f64 / prompt as f64 };
     writeln!(
@@ -70,6 +72,29 @@ fn write_status(out: &mut impl Write, status: &Status) -> fmt::Result {
         cache.bytes as f64 / MIB
     )?;
     status.cameras.iter().try_for_each(|camera| write_camera(out, camera))
+}
+
+/// A line for every stage that has run.
+fn write_stages(out: &mut impl Write, engine: &EngineStatus) -> fmt::Result {
+    let stages = &engine.stages;
+    let lines = [
+        ("question: queue", stages.queue),
+        ("question: first token", stages.first_token),
+        ("question: answer", stages.answer),
+        ("caption", stages.caption),
+        ("preprocess", stages.preprocess),
+        ("encode", stages.encode),
+        ("picture to cache", stages.picture),
+        ("pass with a prompt", stages.prefill),
+        ("pass of tokens", stages.decode),
+        ("unit", stages.unit),
+    ];
+    for (name, latency) in lines.iter().filter(|(_, latency)| latency.count > 0) {
+        let Latency { count, median_ms, p99_ms, worst_ms } = latency;
+        write!(out, "         {name:<21} {median_ms:>8.1} ms median, {p99_ms:.1} p99")?;
+        writeln!(out, ", {worst_ms:.1} worst of {count}")?;
+    }
+    Ok(())
 }
 
 fn write_camera(out: &mut impl Write, camera: &CameraStatus) -> fmt::Result {
@@ -115,6 +140,17 @@ mod tests {
     fn durations_read_well() {
         let texts = [0.9, 59.9, 60.0, 7499.0, 349_200.0].map(duration);
         assert_eq!(texts, ["0 s", "59 s", "1 min 0 s", "2 h 4 min", "4 d 1 h"]);
+    }
+
+    #[test]
+    fn stages_that_ran_have_their_lines() {
+        let mut status = Status::default();
+        status.engine.stages.encode = Latency { count: 7, median_ms: 450.0, p99_ms: 500.0, worst_ms: 612.5 };
+        let mut text = String::new();
+        write_status(&mut text, &status).unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("median")).collect();
+        let line = "         encode                   450.0 ms median, 500.0 p99, 612.5 worst of 7";
+        assert_eq!(lines, [line]);
     }
 
     #[test]
