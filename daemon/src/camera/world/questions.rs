@@ -272,6 +272,11 @@ impl Asker<'_> {
         }
     }
 
+    /// Whether one could argue about the number of objects of a shape: a crate is a box to some.
+    fn is_arguable(&self, shape: Shape) -> bool {
+        shape == Shape::Box && self.scene.door.is_some_and(|door| door.crate_away < 1.0)
+    }
+
     fn ask_counts(&mut self) {
         let count = self.scene.objects().len();
         self.add(Category::Count, ask::HOW_MANY, &[("{}", "objects")], NUMBERS[count]);
@@ -281,7 +286,9 @@ impl Asker<'_> {
             Shape::Box | Shape::Cross => format!("{}es", shape.word()),
             _ => format!("{}s", shape.word()),
         };
-        self.add(Category::Count, ask::HOW_MANY, &[("{}", &plural)], NUMBERS[number]);
+        if !self.is_arguable(shape) {
+            self.add(Category::Count, ask::HOW_MANY, &[("{}", &plural)], NUMBERS[number]);
+        }
         let color = self.seen_or(0.6, |object| object.color, &Color::ALL);
         let number = self.number_of(|object| object.color == color);
         let plural = format!("{} objects", color.word());
@@ -319,7 +326,7 @@ impl Asker<'_> {
         }
         let yes = self.dice.chance(0.5);
         let shape = self.seen_or(if yes { 1.0 } else { 0.0 }, |object| object.shape, &Shape::ALL);
-        if (self.number_of(|object| object.shape == shape) > 0) == yes {
+        if (self.number_of(|object| object.shape == shape) > 0) == yes && !self.is_arguable(shape) {
             self.add_yes_no(Category::Presence, ask::IS_THERE, &[("{}", &with_article(shape.word()))], yes);
         }
         let yes = self.dice.chance(0.5);
