@@ -233,39 +233,46 @@ fn the_scalar_reference_and_the_cpu_agree() {
 }
 
 /// A running engine on hand-made frames.
-struct Rig {
-    engine: EngineHandle,
-    events: mpsc::Receiver<Event>,
+pub(crate) struct Rig {
+    pub(crate) engine: EngineHandle,
+    pub(crate) events: mpsc::Receiver<Event>,
     latest: Arc<Latest<Frame>>,
     frames: u64,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// An engine whose options `change` has changed.
+    pub(crate) fn with(change: impl FnOnce(&mut EngineOptions)) -> Self {
         let files = files(MODELS[0]);
         let (wake, config) = (Wake::default(), Config::default());
         let latest = Arc::new(Latest::new(wake.clone()));
         let camera =
             |name: &str, latest| CameraInput { name: name.into(), latest, max_age: Duration::from_secs(60) };
         let empty = Arc::new(Latest::new(wake.clone()));
+        let mut options = EngineOptions {
+            model_id: "tiny".into(),
+            caption: mobilevlmd::config::CaptionConfig { max_tokens: 12, ..config.caption },
+            question: config.question,
+        };
+        change(&mut options);
         let parts = EngineParts {
             model: load(&files, cpu(1), DEFAULT),
             tokenizer: Arc::new(Tokenizer::from_source(&files.tokenizer).unwrap()),
             preprocessor: Preprocessor::new(files.vision.image, files.image_mean, files.image_std),
             cameras: vec![camera("front", latest.clone()), camera("dark", empty)],
             wake,
-            options: EngineOptions {
-                model_id: "tiny".into(),
-                caption: mobilevlmd::config::CaptionConfig { max_tokens: 12, ..config.caption },
-                question: config.question,
-            },
+            options,
         };
         let (engine, events) = engine::spawn(parts).unwrap();
         Self { engine, events, latest, frames: 0 }
     }
 
     /// Puts a frame in front of the camera.
-    fn show(&mut self, colour: u8) -> u64 {
+    pub(crate) fn show(&mut self, colour: u8) -> u64 {
         let sequence = self.frames;
         self.frames += 1;
         let bytes = (0..64 * 48).flat_map(|i| [colour, (i % 64) as u8 * 4, 255 - colour]).collect();
@@ -283,7 +290,7 @@ impl Rig {
         sequence
     }
 
-    fn caption(&mut self) -> Caption {
+    pub(crate) fn caption(&mut self) -> Caption {
         loop {
             match self.events.blocking_recv().expect("the engine runs") {
                 Event::Caption(caption, _) => return *caption,
@@ -292,7 +299,7 @@ impl Rig {
         }
     }
 
-    fn ask(&self, camera: &str, question: Question) -> mpsc::Receiver<AnswerPiece> {
+    pub(crate) fn ask(&self, camera: &str, question: Question) -> mpsc::Receiver<AnswerPiece> {
         let (reply, pieces) = mpsc::channel(64);
         let ask = Ask { camera: camera.into(), question, arrived: Instant::now(), reply };
         self.engine.asks().send(ask).unwrap();
@@ -301,7 +308,7 @@ impl Rig {
 }
 
 /// All pieces; exactly one end, and nothing after it.
-fn collect(mut pieces: mpsc::Receiver<AnswerPiece>) -> Result<Answer, AskError> {
+pub(crate) fn collect(mut pieces: mpsc::Receiver<AnswerPiece>) -> Result<Answer, AskError> {
     let (mut joined, mut next, mut end) = (String::new(), 0, None);
     while let Some(piece) = pieces.blocking_recv() {
         assert!(end.is_none(), "a piece after the end: {piece:?}");
@@ -322,7 +329,7 @@ fn collect(mut pieces: mpsc::Receiver<AnswerPiece>) -> Result<Answer, AskError> 
     end
 }
 
-fn question(text: &str) -> Question {
+pub(crate) fn question(text: &str) -> Question {
     Question { text: text.into(), max_tokens: 6, ..Question::default() }
 }
 

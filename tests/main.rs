@@ -1,6 +1,7 @@
 //! Whole-system promises, one module per promise.
 
 mod allocation;
+mod answers;
 mod batch;
 mod bench;
 mod bus;

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 use crate::camera::Wake;
 use crate::config::{CaptionConfig, QuestionConfig};
+use crate::model::constraint::Grammars;
 use crate::model::kv_cache::Sequence;
 use crate::model::pass::Pass;
 use crate::model::preprocess::Preprocessor;
@@ -38,7 +39,7 @@ use batch::Batch;
 use camera::Camera;
 use job::{Job, Outcome, Plan, Purpose};
 use progress::millis;
-use question::{Question, ask_error};
+use question::{Question, ask_error, constraint_error};
 use scene::{Encoding, Scene, Target};
 use scheduler::{CameraView, JobView, Lane, PictureView, Share, Turns, Unit, View, WantView};
 
@@ -189,6 +190,8 @@ struct Engine<D: Device> {
     batches: [Batch<D>; 2],
     turns: Turns,
     views: Views,
+    /// Forms of answers, over the vocabulary.
+    grammars: Arc<Grammars>,
     rgb: image::RgbImage,
 }
 
@@ -227,6 +230,7 @@ impl<D: Device> Engine<D> {
             jobs_seen: 0,
             turns: Turns::default(),
             views: Views::default(),
+            grammars: Arc::new(Grammars::new(&tokenizer)),
             system: Sequence::default(),
             rgb: image::RgbImage::new(0, 0),
             model,
@@ -413,6 +417,10 @@ impl<D: Device> Engine<D> {
                 let answer = self.answer(&job, truncated);
                 self.close(job);
                 self.end_question(number, Ok(answer));
+            }
+            (Purpose::Question(number), Outcome::Formless(error)) => {
+                self.close(job);
+                self.end_question(number, Err(constraint_error(&error)));
             }
             (Purpose::Caption { camera }, Outcome::Text { truncated }) => {
                 let (caption, captured) = (self.caption(&job, truncated), job.captured);

@@ -13,6 +13,7 @@ mod kept;
 pub mod pass;
 pub mod language;
 pub mod sampler;
+pub mod constraint;
 pub mod speech;
 pub mod viewer;
 pub mod yes_no;

@@ -43,6 +43,7 @@ pub mod keys;
 
 mod alert;
 mod caption;
+mod constraint;
 mod encoding;
 mod question;
 mod rule;
@@ -51,11 +52,12 @@ mod status;
 
 pub use alert::{Alert, AlertEnd, AlertEvent};
 pub use caption::{Caption, CaptionPiece};
+pub use constraint::Constraint;
 pub use encoding::{DecodeError, Format, Message, SCHEMA, decode, encode};
-pub use question::{Answer, AnswerPiece, AskError, FrameChoice, Question, Sampling};
+pub use question::{Answer, AnswerPiece, AskError, FrameChoice, Question, Sampling, Session};
 pub use rule::{MAX_RULES, Rule, RuleChange, RuleError, Rules};
 pub use stamp::{FrameStamp, Timings, TokenCounts};
 pub use status::{
-    CacheStatus, CameraPhase, CameraState, CameraStatus, EngineStatus, Latency, ModelStatus, RulePhase,
-    RuleStatus, StageStatus, Status,
+    CacheStatus, CameraPhase, CameraState, CameraStatus, DraftStatus, EngineStatus, Latency, ModelStatus,
+    RulePhase, RuleStatus, StageStatus, Status,
 };

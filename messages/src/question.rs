@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FrameStamp, Timings, TokenCounts};
+use crate::{Constraint, FrameStamp, Timings, TokenCounts};
 
 /// Longest question in bytes of text.
 const TEXT_BYTES: usize = 4096;
@@ -10,6 +10,9 @@ const TEXT_BYTES: usize = 4096;
 /// Most stop texts of a question, and the longest of them in bytes.
 const STOPS: usize = 16;
 const STOP_BYTES: usize = 256;
+
+/// Longest name of a session in bytes.
+const SESSION_BYTES: usize = 64;
 
 /// Which frame a question is about. In JSON `"latest"`, `"fresh"`, `{"sequence": 5}` or
 /// `{"picture": "<base64>"}`.
@@ -40,6 +43,24 @@ pub struct Sampling {
     pub seed: u64,
 }
 
+/// The conversation a question belongs to. In JSON everything but `name` may be left out.
+///
+/// The first question of a name opens the session, on the frame it chooses. Later ones are answered
+/// with the earlier turns in view. Whoever knows the name and the camera can join.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// Name of the session on its camera, 1 to 64 bytes.
+    pub name: String,
+    /// Whether the session moves on to the frame this question chooses; otherwise it stays with the
+    /// frame it was opened on, whatever the question chooses.
+    #[serde(default)]
+    pub follow: bool,
+    /// Whether the session is over after this question, whose text may then be empty.
+    #[serde(default)]
+    pub end: bool,
+}
+
 /// A question about what a camera sees. In JSON everything but `text` may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +85,12 @@ pub struct Question {
     /// The answer ends before the first of these: at most 16, each 1 to 256 bytes.
     #[serde(default)]
     pub stop: Vec<String>,
+    /// The conversation it belongs to; without one it stands alone.
+    #[serde(default)]
+    pub session: Option<Session>,
+    /// What the answer must look like.
+    #[serde(default)]
+    pub constraint: Option<Constraint>,
 }
 
 impl Question {
@@ -86,8 +113,17 @@ impl Question {
         for stop in &self.stop {
             at_most("stop text in bytes", stop.len(), STOP_BYTES)?;
         }
+        if let Some(session) = &self.session {
+            at_most("name of the session in bytes", session.name.len(), SESSION_BYTES)?;
+            if session.name.is_empty() {
+                return bad("the session has no name");
+            }
+        }
+        if let Some(constraint) = &self.constraint {
+            constraint.check()?;
+        }
         let Sampling { temperature, top_p, .. } = self.sampling;
-        if self.text.trim().is_empty() {
+        if self.text.trim().is_empty() && !self.only_ends_session() {
             bad("the question is empty")
         } else if self.stop.iter().any(String::is_empty) {
             bad("a stop text is empty")
@@ -98,6 +134,11 @@ impl Question {
         } else {
             Ok(())
         }
+    }
+
+    /// Whether nothing is asked but that a session ends.
+    pub fn only_ends_session(&self) -> bool {
+        self.text.trim().is_empty() && self.session.as_ref().is_some_and(|session| session.end)
     }
 }
 
@@ -135,8 +176,14 @@ pub struct Answer {
     pub tokens: TokenCounts,
     /// Where the time went.
     pub timings: Timings,
-    /// Whether the token limit cut the text short.
+    /// Whether the text was cut short: by the token limit, or by a stop text before it met the
+    /// question's constraint.
     pub truncated: bool,
+    /// Earlier turns of the session that the model saw. The oldest go when the context is full.
+    pub turns: u32,
+    /// Whether those turns had to be computed again: their memory had been given to others, the
+    /// oldest of them went, or the session moved on to another frame.
+    pub recomputed: bool,
 }
 
 /// Why a question or a request has no answer. Shown, it is the message without the [kind](AskError::kind).
@@ -185,6 +232,12 @@ pub enum AskError {
         /// Who cancelled.
         reason: String,
     },
+    /// No answer can be made to have the form asked for.
+    #[error("{reason}")]
+    Constraint {
+        /// What is wrong with the constraint.
+        reason: String,
+    },
     /// The payload cannot be understood.
     #[error("{reason}")]
     BadRequest {
@@ -217,6 +270,7 @@ impl AskError {
             Self::Overloaded { .. } => "overloaded",
             Self::Deadline { .. } => "deadline",
             Self::Cancelled { .. } => "cancelled",
+            Self::Constraint { .. } => "constraint",
             Self::BadRequest { .. } => "bad_request",
             Self::Internal { .. } => "internal",
             Self::UnknownRule { .. } => "unknown_rule",
@@ -293,6 +347,15 @@ mod tests {
         assert_eq!(kind(Question { stop: vec!["a".into(); 17], ..question.clone() }), Err("too_long"));
         assert_eq!(kind(Question { stop: vec!["a".repeat(257)], ..question.clone() }), Err("too_long"));
         assert_eq!(kind(Question { stop: vec![String::new()], ..question.clone() }), Err("bad_request"));
+        let session = |name: &str, end| Some(Session { name: name.into(), end, ..Session::default() });
+        assert_eq!(kind(Question { session: session("s", false), ..question.clone() }), Ok(()));
+        assert_eq!(kind(Question { session: session("", false), ..question.clone() }), Err("bad_request"));
+        let long = "x".repeat(65);
+        assert_eq!(kind(Question { session: session(&long, false), ..question.clone() }), Err("too_long"));
+        assert_eq!(kind(Question { session: session("s", true), ..Question::new("") }), Ok(()));
+        assert_eq!(kind(Question { session: session("s", false), ..Question::new("") }), Err("bad_request"));
+        let constraint = Some(Constraint::Choices(Vec::new()));
+        assert_eq!(kind(Question { constraint, ..question.clone() }), Err("constraint"));
         for sampling in [
             Sampling { temperature: -0.1, ..Sampling::default() },
             Sampling { temperature: f32::NAN, ..Sampling::default() },
@@ -306,9 +369,12 @@ mod tests {
     fn kinds_are_the_names_in_json() {
         let error = AskError::UnknownCamera { camera: "a".into(), known: vec!["b".into(), "c".into()] };
         assert_eq!(error.to_string(), "no camera \"a\"; there are: b, c");
-        for error in
-            [error, AskError::Overloaded { retry_after_ms: 1 }, AskError::BadRequest { reason: "r".into() }]
-        {
+        for error in [
+            error,
+            AskError::Overloaded { retry_after_ms: 1 },
+            AskError::BadRequest { reason: "r".into() },
+            AskError::Constraint { reason: "r".into() },
+        ] {
             let json = serde_json::to_string(&error).unwrap();
             assert!(json.starts_with(&format!("{{\"{}\":", error.kind())), "{json}");
         }

@@ -130,6 +130,19 @@ pub struct StageStatus {
     pub unit: Latency,
 }
 
+/// How well earlier texts foretold new ones, since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DraftStatus {
+    /// Tokens proposed from earlier texts.
+    pub proposed: u64,
+    /// Those that the model chose too.
+    pub accepted: u64,
+    /// Tokens of all texts.
+    pub tokens: u64,
+    /// Passes that chose them: as many as tokens without drafts.
+    pub passes: u64,
+}
+
 /// Work done by the engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineStatus {
@@ -159,6 +172,12 @@ pub struct EngineStatus {
     pub rows: u64,
     /// How long each stage takes.
     pub stages: StageStatus,
+    /// Drafts of texts.
+    pub drafts: DraftStatus,
+    /// Sessions open.
+    pub sessions: u32,
+    /// Times that the turns of a session were computed again, since start.
+    pub sessions_recomputed: u64,
 }
 
 /// How far the alert of a rule is.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use messages::{Format, FrameChoice, Question, encode};
+use messages::{Constraint, Format, FrameChoice, Question, Sampling, Session, encode};
 
 use super::Failure;
 use crate::bus::client::{Client, ClientError, Connect};
@@ -33,6 +33,36 @@ pub struct Args {
     /// Time limit in seconds [default: the daemon's]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<u32>,
+    /// Ask within a conversation of this name, which keeps earlier questions and answers in view
+    #[arg(long, value_name = "NAME")]
+    session: Option<String>,
+    /// Move the conversation on to the newest frame; otherwise it stays with the one it began on
+    #[arg(long, requires = "session")]
+    follow: bool,
+    /// End the conversation after this question, which may be empty ("") then
+    #[arg(long, requires = "session")]
+    end_session: bool,
+    /// Answer with one of these texts: give it once for each
+    #[arg(long = "choice", value_name = "TEXT", group = "form")]
+    choices: Vec<String>,
+    /// Answer with a text that matches this regular expression
+    #[arg(long, value_name = "EXPRESSION", group = "form")]
+    regex: Option<String>,
+    /// Answer with JSON that the schema in this file allows
+    #[arg(long, value_name = "FILE", group = "form")]
+    json_schema: Option<PathBuf>,
+    /// 0 takes the likeliest words; 1 draws them by their probability; more is wilder
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f32,
+    /// Draw among the likeliest words that together have this probability; 0 among all
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    top_p: f32,
+    /// The same seed draws the same words
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// End the answer before this text: give it once for each
+    #[arg(long = "stop", value_name = "TEXT")]
+    stops: Vec<String>,
     #[command(flatten)]
     connect: Connect,
 }
@@ -57,12 +87,33 @@ impl Args {
             (None, None) if self.fresh => FrameChoice::Fresh,
             (None, None) => FrameChoice::Latest,
         };
+        let session = self.session.as_ref().map(|name| Session {
+            name: name.clone(),
+            follow: self.follow,
+            end: self.end_session,
+        });
+        let (temperature, top_p, seed) = (self.temperature, self.top_p, self.seed);
         Ok(Question {
             frame,
             max_tokens: self.max_tokens,
             deadline_ms: self.timeout.unwrap_or(0),
+            sampling: Sampling { temperature, top_p, seed },
+            stop: self.stops.clone(),
+            session,
+            constraint: self.constraint()?,
             ..Question::new(&self.question)
         })
+    }
+
+    /// What the answer must look like.
+    fn constraint(&self) -> Result<Option<Constraint>, Failure> {
+        if let Some(path) = &self.json_schema {
+            let schema = std::fs::read_to_string(path)
+                .map_err(|error| Failure::new(format!("{}: cannot be read: {error}", path.display())))?;
+            return Ok(Some(Constraint::JsonSchema(schema)));
+        }
+        let regex = self.regex.clone().map(Constraint::Regex);
+        Ok(regex.or_else(|| (!self.choices.is_empty()).then(|| Constraint::Choices(self.choices.clone()))))
     }
 }
 

@@ -147,7 +147,7 @@ impl<D: Device> Engine<D> {
                 owed_at: scene.owed_at,
                 turn: Instant::now(),
                 prompt,
-                ear: Ear::Text(Box::new(Writer { sampler, speech, max_tokens })),
+                ear: Ear::Text(Box::new(Writer { sampler, speech, max_tokens, guided: None })),
             },
         );
         Ok(())

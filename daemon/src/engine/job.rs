@@ -8,6 +8,7 @@ use messages::{FrameStamp, Timings, TokenCounts};
 
 use super::progress::millis;
 use super::scheduler::{Class, JobView, Lane, Share};
+use crate::model::constraint::{ConstraintError, Guided, Next};
 use crate::model::kv_cache::{Mark, Sequence};
 use crate::model::pass::Pass;
 use crate::model::sampler::Sampler;
@@ -63,16 +64,30 @@ pub(super) struct Writer {
     pub(super) speech: Speech,
     /// Tokens at most.
     pub(super) max_tokens: u32,
+    /// The form of the text, if it must have one.
+    pub(super) guided: Option<Guided>,
 }
 
 impl Writer {
     /// Chooses the next token after `generated` others. Returns it, or how the text ended.
     fn write(&mut self, logits: &[f32], generated: &mut u32) -> Result<u32, Outcome> {
-        let id = self.sampler.sample(logits);
+        let id = match &mut self.guided {
+            Some(guided) => choose_guided(&mut self.sampler, guided, logits)?,
+            None => self.sampler.sample(logits),
+        };
         if self.speech.hear(id) == Heard::End {
-            return Err(Outcome::Text { truncated: false });
+            // A stop text may come before the text has its form.
+            let truncated = self.guided.is_some() && id != self.speech.eos();
+            return Err(Outcome::Text { truncated });
         }
         *generated += 1;
+        if let Some(guided) = &mut self.guided {
+            guided.advance(id);
+            if guided.is_complete() {
+                self.speech.finish();
+                return Err(Outcome::Text { truncated: false });
+            }
+        }
         if *generated >= self.max_tokens {
             self.speech.finish();
             return Err(Outcome::Text { truncated: true });
@@ -81,8 +96,16 @@ impl Writer {
     }
 }
 
+/// Chooses among what may follow; the end token if nothing may.
+fn choose_guided(sampler: &mut Sampler, guided: &mut Guided, logits: &[f32]) -> Result<u32, Outcome> {
+    match guided.following().map_err(Outcome::Formless)? {
+        Next::Tokens(mask) => sampler.sample_masked(logits, mask).ok_or(Outcome::Text { truncated: true }),
+        Next::Nothing => Err(Outcome::Text { truncated: false }),
+    }
+}
+
 /// How a job ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
     /// The text is complete.
     Text {
@@ -91,6 +114,8 @@ pub(super) enum Outcome {
     },
     /// What the logits after the prompt say.
     Verdict(f32),
+    /// The form of the text cannot be followed any further.
+    Formless(ConstraintError),
 }
 
 /// What a job is made of.

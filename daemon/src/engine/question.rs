@@ -15,6 +15,7 @@ use super::scene::{Scene, Target};
 use super::{Engine, reused};
 use crate::camera::Frame;
 use crate::model::PassError;
+use crate::model::constraint::{ConstraintError, Guided};
 use crate::model::kv_cache::Sequence;
 use crate::model::preprocess::decode_picture;
 use crate::model::prompt::{Turn, after_image};
@@ -43,12 +44,16 @@ pub(super) struct Question {
     started: Option<Instant>,
     /// Whether its first token was chosen.
     has_begun: bool,
+    /// The form of the answer, until that begins.
+    guided: Option<Guided>,
     stage: Stage,
 }
 
 /// How far a question is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// The form of the answer is being compiled.
+    Form,
     /// The picture it is about is not in the cache.
     Picture,
     /// The picture is there, but no pages for the answer.
@@ -85,6 +90,7 @@ impl<D: Device> Engine<D> {
                 let _ = ask.reply.try_send(AnswerPiece::Error(self.progress.admission().refuse()));
             }
         }
+        self.find_forms();
         self.find_pictures();
     }
 
@@ -120,6 +126,10 @@ impl<D: Device> Engine<D> {
             0 => self.options.question.deadline().as_millis().try_into().unwrap_or(u32::MAX),
             asked => asked,
         };
+        let guided = match self.guide(&ask.question) {
+            Ok(guided) => guided,
+            Err(error) => return self.refuse(&ask, constraint_error(&error)),
+        };
         let prompt = after_image(&self.tokenizer, &[Turn::ask(&ask.question.text)]);
         self.questions_seen += 1;
         self.questions.push(Question {
@@ -133,17 +143,40 @@ impl<D: Device> Engine<D> {
             wanted,
             started: None,
             has_begun: false,
-            stage: Stage::Picture,
+            stage: if guided.is_some() { Stage::Form } else { Stage::Picture },
+            guided,
         });
         let waiting = self.questions.len() as u32;
         self.progress.update(|report| report.engine.questions_waiting = waiting);
+    }
+
+    /// Begins to compile what the answer must look like.
+    fn guide(&self, question: &messages::Question) -> Result<Option<Guided>, ConstraintError> {
+        let Some(constraint) = question.constraint.clone() else { return Ok(None) };
+        let wake = self.wake.clone();
+        Guided::begin(&self.grammars, constraint, move || wake.ring()).map(Some)
+    }
+
+    /// Lets questions go on whose form is compiled, and refuses those that can have none.
+    fn find_forms(&mut self) {
+        for index in (0..self.questions.len()).rev() {
+            let question = &mut self.questions[index];
+            if question.stage != Stage::Form {
+                continue;
+            }
+            match question.guided.as_mut().map(Guided::is_ready).transpose() {
+                Ok(Some(false)) => {}
+                Ok(_) => question.stage = Stage::Picture,
+                Err(error) => self.end(index, Err(constraint_error(&error))),
+            }
+        }
     }
 
     /// Gives every question that waits for a picture the one its camera has, if that will do.
     fn find_pictures(&mut self) {
         for index in (0..self.questions.len()).rev() {
             let question = &self.questions[index];
-            if question.stage == Stage::Answer {
+            if matches!(question.stage, Stage::Form | Stage::Answer) {
                 continue;
             }
             let asked = question.ask.question.max_stale_ms;
@@ -183,7 +216,11 @@ impl<D: Device> Engine<D> {
         let now = Instant::now();
         let started = *question.started.get_or_insert(now);
         let asked = &question.ask.question;
-        let speech = Speech::new(&self.tokenizer, &asked.stop);
+        let guided = question.guided.take();
+        let speech = match guided {
+            Some(_) => Speech::exact(&self.tokenizer, &asked.stop),
+            None => Speech::new(&self.tokenizer, &asked.stop),
+        };
         let sampler = Sampler::new(asked.sampling);
         let queue = started.duration_since(question.ask.arrived);
         self.progress.time(|stages| stages.queue.add(queue));
@@ -202,7 +239,7 @@ impl<D: Device> Engine<D> {
             owed_at: None,
             turn: question.deadline,
             prompt: std::mem::take(&mut question.prompt),
-            ear: Ear::Text(Box::new(Writer { sampler, speech, max_tokens })),
+            ear: Ear::Text(Box::new(Writer { sampler, speech, max_tokens, guided })),
         };
         self.start(sequence, plan);
     }
@@ -308,6 +345,7 @@ impl<D: Device> Engine<D> {
             tokens: job.tokens,
             timings: job.timings,
             truncated,
+            ..Answer::default()
         }
     }
 
@@ -381,6 +419,14 @@ impl<D: Device> Engine<D> {
         // A fresh channel has room; a closed one has nobody to tell.
         let _ = ask.reply.try_send(AnswerPiece::Error(error));
         self.progress.update(|report| report.engine.questions_failed += 1);
+    }
+}
+
+/// What a caller is told when the answer cannot have the form asked for.
+pub(super) fn constraint_error(error: &ConstraintError) -> AskError {
+    match error {
+        ConstraintError::Busy => AskError::Overloaded { retry_after_ms: 1000 },
+        error => AskError::Constraint { reason: error.to_string() },
     }
 }
 

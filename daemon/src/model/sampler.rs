@@ -6,8 +6,10 @@ use messages::Sampling;
 use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
+mod mask;
 mod stop;
 
+pub use mask::Mask;
 pub use stop::StopText;
 
 /// Chooses tokens. For one seed the choices are the same on every machine that has the same logits.
@@ -43,24 +45,34 @@ impl Sampler {
 
     /// Chooses among `logits`, which must not be empty.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
-        let best = greedy(logits);
-        let top = logits[best as usize];
-        if self.temperature == 0.0 || !top.is_finite() {
-            return best;
-        }
-        self.weigh(logits, f64::from(top));
-        let kept = self.nucleus();
-        self.draw(kept)
+        self.sample_where(logits, |_| true).unwrap_or(0)
     }
 
-    /// Fills the candidates with every token whose weight is a number.
-    fn weigh(&mut self, logits: &[f32], top: f64) {
+    /// Chooses among the `logits` of the tokens that `mask` allows, as if there were no others;
+    /// `None` if it allows none.
+    pub fn sample_masked(&mut self, logits: &[f32], mask: &Mask) -> Option<u32> {
+        self.sample_where(logits, |id| mask.allows(id))
+    }
+
+    fn sample_where(&mut self, logits: &[f32], allows: impl Fn(u32) -> bool) -> Option<u32> {
+        let best = best_where(logits, &allows)?;
+        let top = logits[best as usize];
+        if self.temperature == 0.0 || !top.is_finite() {
+            return Some(best);
+        }
+        self.weigh(logits, f64::from(top), allows);
+        let kept = self.nucleus();
+        Some(self.draw(kept))
+    }
+
+    /// Fills the candidates with every allowed token whose weight is a number.
+    fn weigh(&mut self, logits: &[f32], top: f64, allows: impl Fn(u32) -> bool) {
         let scale = 1.0 / self.temperature;
         self.candidates.clear();
         self.candidates.reserve(logits.len());
         for (id, &logit) in logits.iter().enumerate() {
             let weight = exp((f64::from(logit) - top) * scale);
-            if weight > 0.0 {
+            if weight > 0.0 && allows(id as u32) {
                 self.candidates.push(Candidate { id: id as u32, weight });
             }
         }
@@ -110,14 +122,20 @@ impl Sampler {
 
 /// The first token with the highest logit; NaN is lower than everything.
 pub fn greedy(logits: &[f32]) -> u32 {
-    let mut best = 0;
+    best_where(logits, |_| true).unwrap_or(0)
+}
+
+/// The first allowed token with the highest logit; `None` if none is allowed.
+fn best_where(logits: &[f32], allows: impl Fn(u32) -> bool) -> Option<u32> {
+    let mut best = None;
     let mut highest = f32::NEG_INFINITY;
     for (id, &logit) in logits.iter().enumerate() {
-        if logit > highest {
-            (best, highest) = (id, logit);
+        if (logit > highest || best.is_none()) && allows(id as u32) {
+            best = Some(id as u32);
+            highest = if logit.is_nan() { f32::NEG_INFINITY } else { logit };
         }
     }
-    best as u32
+    best
 }
 
 /// `e^x` for `x <= 0` from additions and multiplications only, because the last bit of a system's
@@ -192,6 +210,35 @@ mod tests {
             seen.dedup();
             assert_eq!(seen, want, "top_p {top_p}");
         }
+    }
+
+    #[test]
+    fn a_mask_leaves_out_all_other_tokens() {
+        let mask = |ids: &[u32]| {
+            let mut mask = Mask::default();
+            mask.set(&[0; 2]);
+            ids.iter().for_each(|&id| mask.allow(id));
+            mask
+        };
+        let logits = [9.0, 1.0, f32::NAN, 1.0, 2.0];
+        for (ids, want) in [
+            (&[1, 3][..], Some(1)),
+            (&[3, 4], Some(4)),
+            (&[2], Some(2)),
+            (&[2, 3], Some(3)),
+            (&[40], None),
+            (&[], None),
+        ] {
+            for temperature in [0.0, 0.01] {
+                let got = sampler(temperature, 0.5, 0).sample_masked(&logits, &mask(ids));
+                assert_eq!(got.is_some(), want.is_some(), "{ids:?}");
+                assert!(temperature > 0.0 || got == want, "{ids:?}");
+                assert!(got.is_none_or(|id| ids.contains(&id)), "{ids:?}: {got:?}");
+            }
+        }
+        // The nucleus is that of the allowed tokens: 0.73 of 2 and 0.27 of 1 without the 9.
+        let (mut sampler, allowed) = (sampler(1.0, 0.7, 5), mask(&[1, 4]));
+        assert!((0..200).all(|_| sampler.sample_masked(&logits, &allowed) == Some(4)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::prompt::END;
 use super::sampler::StopText;
 use super::tokenizer::{TextDecoder, Tokenizer};
 
-/// The text of one answer, without white space at either end.
+/// The text of one answer, in general without white space at either end.
 pub struct Speech {
     decoder: TextDecoder,
     stop: StopText,
@@ -34,6 +34,21 @@ impl Speech {
             text: String::new(),
             taken: 0,
         }
+    }
+
+    /// An empty text that ends at the end token or at any of `stop` and keeps its white space, but
+    /// for one space at its beginning: what a grammar asked for is shown as it is.
+    pub fn exact(tokenizer: &Arc<Tokenizer>, stop: &[String]) -> Self {
+        Self {
+            decoder: tokenizer.inner_decoder(),
+            stop: StopText::exact(stop.iter().cloned()),
+            ..Self::new(tokenizer, &[])
+        }
+    }
+
+    /// The end token.
+    pub fn eos(&self) -> u32 {
+        self.eos
     }
 
     /// Adds a token.

@@ -159,6 +159,16 @@ impl Tokenizer {
         TextDecoder::new(Arc::clone(&self.pieces), self.space_prefix)
     }
 
+    /// A decoder for text that follows other text: it keeps the leading space.
+    pub fn inner_decoder(&self) -> TextDecoder {
+        TextDecoder::new(Arc::clone(&self.pieces), false)
+    }
+
+    /// The bytes each id adds to a text, in order of the ids: none for special tokens.
+    pub fn piece_bytes(&self) -> Vec<Vec<u8>> {
+        (0..self.pieces.len() as u32).map(|id| self.pieces.bytes(id)).collect()
+    }
+
     /// Id that begins a prompt.
     pub fn bos(&self) -> u32 {
         self.bos

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    AlertEnd, AlertEvent, CameraPhase, CameraStatus, FrameChoice, FrameStamp, Rule, RulePhase, RuleStatus,
-    Sampling,
+    AlertEnd, AlertEvent, CameraPhase, CameraStatus, Constraint, FrameChoice, FrameStamp, Rule, RulePhase,
+    RuleStatus, Sampling, Session,
 };
 
 fn stamp() -> FrameStamp {
@@ -25,6 +25,8 @@ fn question(frame: FrameChoice) -> Question {
         max_tokens: 7,
         sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3 },
         stop: vec!["\n".into(), "###".into()],
+        session: Some(Session { name: "tour".into(), follow: true, end: false }),
+        constraint: Some(Constraint::Choices(vec!["yes".into(), "no".into()])),
         ..Question::new("Is the door open?")
     }
 }
@@ -75,6 +77,14 @@ fn rules() -> Vec<Rule> {
     ]
 }
 
+fn constraints() -> Vec<Constraint> {
+    vec![
+        Constraint::Choices(vec!["left".into(), "right".into()]),
+        Constraint::Regex("[0-9]+".into()),
+        Constraint::JsonSchema(r#"{"properties":{"count":{"type":"integer"}},"type":"object"}"#.into()),
+    ]
+}
+
 fn errors() -> Vec<AskError> {
     vec![
         AskError::UnknownCamera { camera: "rear".into(), known: vec!["front".into()] },
@@ -83,6 +93,7 @@ fn errors() -> Vec<AskError> {
         AskError::Overloaded { retry_after_ms: 500 },
         AskError::Deadline { deadline_ms: 30_000 },
         AskError::Cancelled { reason: "the daemon is stopping".into() },
+        AskError::Constraint { reason: "the expression is not closed".into() },
         AskError::BadRequest { reason: "the question is empty".into() },
         AskError::Internal { reason: "lost".into() },
         AskError::UnknownRule { rule: "cat".into(), known: vec!["dog".into()] },
@@ -129,6 +140,9 @@ fn every_message_survives_both_formats() {
     ] {
         round_trip(&question(frame));
     }
+    for constraint in constraints() {
+        round_trip(&Question { constraint: Some(constraint), ..question(FrameChoice::Latest) });
+    }
 }
 
 #[test]
@@ -149,6 +163,12 @@ fn json_questions_are_friendly() {
     assert_eq!(frame(r#""fresh""#), Ok(FrameChoice::Fresh));
     assert_eq!(frame(r#"{"sequence": 5}"#), Ok(FrameChoice::Sequence(5)));
     assert_eq!(frame(r#"{"picture": "/9j/"}"#), Ok(FrameChoice::Picture(vec![0xff, 0xd8, 0xff])));
+    let asked = parse(
+        r#"{"text": "What?", "session": {"name": "a"}, "constraint": {"json_schema": {"type": "null"}}}"#,
+    );
+    let session = Some(Session { name: "a".into(), ..Session::default() });
+    let constraint = Some(Constraint::JsonSchema(r#"{"type":"null"}"#.into()));
+    assert_eq!(asked, Ok(Question { session, constraint, ..Question::new("What?") }));
 
     let reason = |json: &str| parse(json).unwrap_err().to_string();
     assert!(reason("{}").contains("missing field `text`"));
@@ -242,6 +262,9 @@ fn mutated_bytes_do_no_harm() {
     hostile(&RuleChange::Set(rules()), state);
     hostile(&Rules { rules: rules() }, state);
     hostile(&question(FrameChoice::Picture(vec![7; 40])), state);
+    for constraint in constraints() {
+        hostile(&Question { constraint: Some(constraint), ..question(FrameChoice::Latest) }, state);
+    }
     hostile(&AnswerPiece::Final(Answer { text: "Yes.".into(), frame: stamp(), ..Answer::default() }), state);
     for error in errors() {
         hostile(&error, state);
@@ -260,7 +283,9 @@ fn claimed_lengths_are_not_believed() {
     picture.extend([0; 16]);
     assert!(decode::<Question>(&picture, Format::Postcard).is_err());
     let whole = encode(&Question::new("a"), Format::Postcard);
-    let mut stops = whole[..whole.len() - 1].to_vec();
+    // Without the bytes that stand for no stop text, no session and no constraint.
+    let mut stops = whole[..whole.len() - 3].to_vec();
     stops.extend(huge);
+    stops.extend([0; 16]);
     assert!(decode::<Question>(&stops, Format::Postcard).is_err());
 }

@@ -1,4 +1,4 @@
-//! The text a caller sees: cut at the first stop string, without white space around it.
+//! The text a caller sees: cut at the first stop string, without the white space around it.
 
 /// Passes text on and holds back what may still turn out to be a stop string or trailing space.
 ///
@@ -14,6 +14,8 @@ pub struct StopText {
     /// Whether anything but white space was released.
     begun: bool,
     stopped: bool,
+    /// Whether white space is shown, but for one space at the beginning.
+    is_exact: bool,
 }
 
 impl StopText {
@@ -23,11 +25,21 @@ impl StopText {
         Self { stops, ..Self::default() }
     }
 
+    /// The same for text whose white space matters: only one space at its beginning is not shown.
+    pub fn exact(stops: impl IntoIterator<Item = String>) -> Self {
+        Self { is_exact: true, ..Self::new(stops) }
+    }
+
     /// Takes more text and returns what can be shown now.
     pub fn push(&mut self, text: &str) -> &str {
         self.released.clear();
         if self.stopped {
             return &self.released;
+        }
+        let mut text = text;
+        if self.is_exact && !self.begun && !text.is_empty() {
+            self.begun = true;
+            text = text.strip_prefix(' ').unwrap_or(text);
         }
         self.held.push_str(text);
         let end = match self.first_stop() {
@@ -72,6 +84,11 @@ impl StopText {
 
     /// Releases `held[..end]` but for white space before the first word and after the last.
     fn release(&mut self, end: usize) {
+        if self.is_exact {
+            self.released.push_str(&self.held[..end]);
+            self.held.drain(..end);
+            return;
+        }
         let shown = self.held[..end].trim_end().len();
         let start =
             if self.begun { 0 } else { self.held[..shown].len() - self.held[..shown].trim_start().len() };
@@ -116,6 +133,17 @@ mod tests {
             for size in 1..=text.chars().count() {
                 assert_eq!(shown(text, stops, size), (want.to_owned(), stopped), "{text:?} by {size}");
             }
+        }
+    }
+
+    #[test]
+    fn exact_text_keeps_its_white_space_but_for_one_space_before_it() {
+        for (text, want) in [("  a \n", " a \n"), ("a ", "a "), (" ", ""), ("", ""), (" a x b", "a ")] {
+            let mut stop = StopText::exact(["x".to_owned()]);
+            let mut all: String =
+                text.chars().map(|letter| stop.push(&letter.to_string()).to_owned()).collect();
+            all.push_str(stop.finish());
+            assert_eq!(all, want, "{text:?}");
         }
     }
 

@@ -95,6 +95,15 @@ impl PieceTable {
         self.texts.len()
     }
 
+    /// The bytes `id` adds to a text; none for special tokens and for what could not be encoded.
+    pub(super) fn bytes(&self, id: u32) -> Vec<u8> {
+        match self.shown(id) {
+            Shown::Text(text) => text.as_bytes().to_vec(),
+            Shown::Byte(byte) => vec![*byte],
+            Shown::Unknown | Shown::Nothing => Vec::new(),
+        }
+    }
+
     /// What `id` shows; nothing if there is no such id, since a model's vocabulary may be padded.
     pub(super) fn shown(&self, id: u32) -> &Shown {
         self.texts.get(id as usize).unwrap_or(&Shown::Nothing)
