@@ -348,6 +348,14 @@ impl ModelFiles {
         })
     }
 
+    /// A tensor by the name it has in its file.
+    pub fn tensor(&self, name: &str) -> Result<RawTensor<'_>, ModelError> {
+        let Parts { vision, projector, language } = &self.parts;
+        let stores = [&language.store, &vision.store, &projector.store];
+        let store = stores.into_iter().find(|store| store.info(name).is_some()).unwrap_or(&language.store);
+        store.tensor(name)
+    }
+
     /// What the files hold, in one line: sizes, tensor counts, types and bytes.
     pub fn summary(&self) -> String {
         let LanguageConfig { layers, hidden, heads, kv_heads, vocabulary, .. } = self.language;

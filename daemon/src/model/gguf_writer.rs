@@ -1,10 +1,14 @@
 //! Writes GGUF v3 files, one tensor at a time.
 
+mod pair;
+
 use std::io::{self, Write};
 
 use kernels::DType;
 
 use super::files::{ModelError, TensorStore};
+
+pub use pair::{write_mmproj, write_text};
 
 /// Alignment of tensor data, the format's default.
 const ALIGNMENT: u64 = 32;

@@ -1,0 +1,159 @@
+//! One scene as the model is to learn it: its picture, its caption, questions with answers, and what
+//! each patch shows.
+
+use image::RgbImage;
+use mobilevlmd::camera::world::{Label, Painter, Scene, Style, exchanges};
+use mobilevlmd::model::files::{CLIP_MEAN, CLIP_STD};
+use mobilevlmd::model::preprocess::Preprocessor;
+use mobilevlmd::model::prompt::{SYSTEM, Turn, after_image};
+use mobilevlmd::model::tokenizer::Tokenizer;
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng, seq::SliceRandom};
+
+/// Sizes in which scenes are drawn: a test camera's and smaller ones, since only what is left after
+/// scaling to the model's picture counts.
+const SIZES: [(u32, u32); 3] = [(320, 240), (240, 180), (160, 120)];
+
+/// One exchange about a picture: everything after the visual tokens.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Question and answer.
+    pub ids: Vec<u32>,
+    /// Where the answer begins in `ids`.
+    pub answer: usize,
+    /// What is asked about; `caption` for descriptions.
+    pub category: &'static str,
+}
+
+/// One scene.
+pub struct Example {
+    /// Patches `(patches, 3 * patch * patch)`, channels outermost, normalized.
+    pub patches: Vec<f32>,
+    /// Exchanges.
+    pub segments: Vec<Segment>,
+    /// What the patches show.
+    pub labels: Vec<Label>,
+}
+
+/// Draws scenes and puts them into tokens.
+pub struct Examples<'a> {
+    tokenizer: &'a Tokenizer,
+    preprocessor: Preprocessor,
+    painter: Painter,
+    picture: RgbImage,
+    patch: usize,
+    questions: usize,
+}
+
+impl<'a> Examples<'a> {
+    /// For pictures of `image` pixels a side in patches of `patch`, with at most `questions` questions each.
+    pub fn new(tokenizer: &'a Tokenizer, image: usize, patch: usize, questions: usize) -> Self {
+        Self {
+            tokenizer,
+            preprocessor: Preprocessor::new(image, CLIP_MEAN, CLIP_STD),
+            painter: Painter::default(),
+            picture: RgbImage::new(0, 0),
+            patch,
+            questions,
+        }
+    }
+
+    /// The example of scene `seed`.
+    pub fn draw(&mut self, seed: u64) -> Example {
+        let scene = Scene::sample(seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (width, height) = SIZES[rng.random_range(0..SIZES.len())];
+        self.painter.draw(&scene, width, height, &mut self.picture);
+        let labels = self.labels(&scene, (width, height));
+        let picture = std::mem::take(&mut self.picture);
+        let patches = self.patches(&picture);
+        self.picture = picture;
+        Example { patches, segments: self.segments(&scene, seed, &mut rng), labels }
+    }
+
+    /// A picture of which nothing else is known.
+    pub fn show(&mut self, picture: &RgbImage) -> Example {
+        let patches = self.patches(picture);
+        let count = (self.preprocessor.side() / self.patch).pow(2);
+        Example { patches, segments: Vec::new(), labels: vec![Label::Background; count] }
+    }
+
+    fn patches(&mut self, picture: &RgbImage) -> Vec<f32> {
+        let (side, patch) = (self.preprocessor.side(), self.patch);
+        let pixels = self.preprocessor.pixels(picture); // (3, side, side)
+        let mut patches = Vec::with_capacity(pixels.len());
+        for (row, column) in grid(side / patch, side / patch) {
+            for plane in pixels.chunks_exact(side * side) {
+                for line in plane.chunks_exact(side).skip(row * patch).take(patch) {
+                    patches.extend_from_slice(&line[column * patch..(column + 1) * patch]);
+                }
+            }
+        }
+        patches
+    }
+
+    /// Labels of the patches of the padded picture, from a grid of half patches over the frame.
+    fn labels(&self, scene: &Scene, (width, height): (u32, u32)) -> Vec<Label> {
+        let side = self.preprocessor.side() / self.patch;
+        let columns = 2 * side;
+        let rows = columns * height as usize / width as usize;
+        let above = (columns - rows) / 2;
+        let halves = scene.labels(columns, rows);
+        let half = |row: usize, column: usize| match row.checked_sub(above) {
+            Some(row) if row < rows => halves[row * columns + column],
+            _ => Label::Background,
+        };
+        let label = |(row, column): (usize, usize)| {
+            let quarters = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(y, x)| half(2 * row + y, 2 * column + x));
+            // A thing counts for more than what is behind it.
+            let weight = |label: &Label| {
+                let count = quarters.iter().filter(|other| *other == label).count();
+                (*label != Label::Background, count)
+            };
+            quarters.into_iter().max_by_key(weight).unwrap_or(Label::Background)
+        };
+        grid(side, side).map(label).collect()
+    }
+
+    fn segments(&self, scene: &Scene, seed: u64, rng: &mut ChaCha8Rng) -> Vec<Segment> {
+        let style = Style::ALL[rng.random_range(0..Style::ALL.len())];
+        let prompts = style.prompts();
+        let prompt = prompts[rng.random_range(0..prompts.len())];
+        let mut segments = vec![self.segment("caption", prompt, &scene.caption(style))];
+        let mut exchanges = exchanges(scene, seed);
+        exchanges.shuffle(rng);
+        exchanges.truncate(self.questions);
+        segments.extend(
+            exchanges
+                .iter()
+                .map(|exchange| self.segment(exchange.category.word(), &exchange.question, &exchange.answer)),
+        );
+        segments
+    }
+
+    fn segment(&self, category: &'static str, question: &str, answer: &str) -> Segment {
+        let asked = after_image(self.tokenizer, &[Turn::ask(question)]);
+        let ids = after_image(self.tokenizer, &[Turn::finished(question, answer)]);
+        debug_assert!(ids.starts_with(&asked));
+        Segment { answer: asked.len(), ids, category }
+    }
+}
+
+/// Texts that all words of the world occur in.
+pub fn texts(scenes: u64) -> Vec<String> {
+    let mut texts = vec![SYSTEM.to_owned(), "USER: ASSISTANT:".to_owned()];
+    for seed in 0..scenes {
+        let scene = Scene::sample(seed);
+        for style in Style::ALL {
+            texts.extend(style.prompts().iter().map(|prompt| (*prompt).to_owned()));
+            texts.push(scene.caption(style));
+        }
+        texts.extend(exchanges(&scene, seed).into_iter().flat_map(|e| [e.question, e.answer]));
+    }
+    texts
+}
+
+/// Rows and columns of a grid, row by row.
+fn grid(rows: usize, columns: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..rows).flat_map(move |row| (0..columns).map(move |column| (row, column)))
+}

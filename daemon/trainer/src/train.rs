@@ -1,0 +1,275 @@
+//! The run: examples, loss, steps, and what is printed on the way.
+
+mod loss;
+mod schedule;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Error, Result, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use mobilevlmd::camera::world::UNSEEN;
+use mobilevlmd::model::files::{TokenizerSource, Vocabulary};
+use mobilevlmd::model::prompt::system_prefix;
+use mobilevlmd::model::tokenizer::Tokenizer;
+
+use crate::checkpoint::{self, Progress};
+use crate::example::texts;
+use crate::export::export;
+use crate::net::{Dims, Net};
+use crate::optimizer::AdamW;
+use crate::vocabulary::vocabulary;
+use loss::Auxiliary;
+use schedule::Schedule;
+use worker::{Gradients, Scores, Share, Worker};
+
+/// Scenes whose texts the vocabulary is made from.
+const VOCABULARY_SCENES: u64 = 2000;
+
+/// Unseen scenes of a line of the log.
+const HELD_OUT: usize = 64;
+
+/// What a run is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where checkpoint, log and weights go.
+    pub folder: PathBuf,
+    /// Steps of the whole run.
+    pub steps: u32,
+    /// Steps after which this piece of it stops.
+    pub stop: u32,
+    /// Scenes of a step.
+    pub batch: usize,
+    /// Questions about a scene at most.
+    pub questions: usize,
+    /// Learning rate at its highest.
+    pub rate: f32,
+    /// Threads, each with its share of the batch.
+    pub threads: usize,
+    /// Steps between two looks at unseen scenes.
+    pub every: u32,
+    /// First scene.
+    pub seed: u64,
+}
+
+/// The vocabulary of the world.
+pub fn world_vocabulary(dims: &Dims) -> Vocabulary {
+    let texts = texts(VOCABULARY_SCENES);
+    vocabulary(texts.iter().map(String::as_str), dims.language.vocabulary)
+}
+
+/// Trains, from nothing or from the checkpoint in the folder, and writes checkpoint and weights.
+pub fn train(dims: &Dims, options: &Options) -> Result<()> {
+    let failed = |error: &dyn std::fmt::Display| Error::Msg(error.to_string());
+    fs::create_dir_all(&options.folder)?;
+    let vocabulary = world_vocabulary(dims);
+    let tokenizer = Tokenizer::from_source(&TokenizerSource::Vocabulary(vocabulary.clone()))
+        .map_err(|error| failed(&error))?;
+    let mut run = Run::new(dims, options, &tokenizer)?;
+    let begun = run.resume()?;
+    let clock = Clock::start(begun);
+    run.say(&format!(
+        "{} parameters, {} unused pieces, step {} of {}",
+        run.parameters(),
+        vocabulary.pieces.iter().filter(|piece| piece.starts_with("<unused")).count(),
+        begun.steps,
+        options.steps
+    ))?;
+    while run.optimizer.steps() < options.stop.min(options.steps) {
+        run.step()?;
+        let steps = run.optimizer.steps();
+        if steps % options.every == 0 || steps == options.stop.min(options.steps) {
+            let progress = clock.progress(steps);
+            run.report(progress)?;
+            checkpoint::save(
+                &options.folder.join("checkpoint.safetensors"),
+                &run.vars,
+                &run.optimizer,
+                progress,
+            )?;
+            export(&options.folder, dims, &vocabulary, &run.tensors()?).map_err(|error| failed(&error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything of a run.
+struct Run<'a> {
+    dims: &'a Dims,
+    options: &'a Options,
+    system: Vec<u32>,
+    vars: VarMap,
+    net: Net,
+    auxiliary: Auxiliary,
+    optimizer: AdamW,
+    workers: Vec<Worker<'a>>,
+    schedule: Schedule,
+    recent: Recent,
+    log: File,
+}
+
+impl<'a> Run<'a> {
+    fn new(dims: &'a Dims, options: &'a Options, tokenizer: &'a Tokenizer) -> Result<Self> {
+        let vars = VarMap::new();
+        let parameters = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+        let net = Net::new(dims, &parameters)?;
+        let auxiliary = Auxiliary::new(dims.vision.hidden, &parameters.pp("aux"))?;
+        let named: Vec<_> = vars
+            .data()
+            .lock()
+            .map_err(|_| Error::Msg("a thread died".into()))?
+            .iter()
+            .map(|(name, var)| (name.clone(), var.clone()))
+            .collect();
+        let system = system_prefix(tokenizer);
+        let workers = (0..options.threads).map(|_| Worker::new(dims, tokenizer, options.questions)).collect();
+        Ok(Self {
+            optimizer: AdamW::new(named, 0.05),
+            schedule: Schedule { rate: options.rate, steps: options.steps },
+            recent: Recent::default(),
+            log: OpenOptions::new().create(true).append(true).open(options.folder.join("training.log"))?,
+            dims,
+            options,
+            system,
+            vars,
+            net,
+            auxiliary,
+            workers,
+        })
+    }
+
+    /// Goes on where the checkpoint in the folder is, if there is one.
+    fn resume(&mut self) -> Result<Progress> {
+        let path = self.options.folder.join("checkpoint.safetensors");
+        if path.is_file() {
+            return checkpoint::load(&path, &self.vars, &mut self.optimizer);
+        }
+        Ok(Progress::default())
+    }
+
+    fn parameters(&self) -> usize {
+        self.optimizer.vars().map(|var| var.elem_count()).sum()
+    }
+
+    fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        let data = self.vars.data().lock().map_err(|_| Error::Msg("a thread died".into()))?;
+        Ok(data.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect())
+    }
+
+    /// One step on the next scenes.
+    fn step(&mut self) -> Result<()> {
+        let step = u64::from(self.optimizer.steps());
+        let share = self.options.batch / self.workers.len();
+        let first = self.options.seed + step * (share * self.workers.len()) as u64;
+        let vars: Vec<Tensor> = self.optimizer.vars().map(|var| var.as_tensor().clone()).collect();
+        let shared = Share {
+            dims: self.dims,
+            system: &self.system,
+            net: &self.net,
+            auxiliary: &self.auxiliary,
+            weight: self.schedule.auxiliary(step as u32),
+            vars: &vars,
+        };
+        let parts: Vec<Result<Gradients>> = thread::scope(|scope| {
+            let workers = self.workers.iter_mut().enumerate();
+            let threads = workers.map(|(index, worker)| {
+                let seeds = (0..share).map(move |i| (first + (index * share + i) as u64) % UNSEEN);
+                let shared = &shared;
+                scope.spawn(move || worker.gradients(shared, seeds))
+            });
+            let threads: Vec<_> = threads.collect();
+            threads.into_iter().map(|thread| thread.join().expect("a worker ends")).collect()
+        });
+        let mut sum = Gradients::default();
+        for part in parts {
+            sum.add(part?);
+        }
+        sum.scale(1.0 / self.workers.len() as f32);
+        let norm = self.optimizer.step(&sum.grads, self.schedule.rate(step as u32), 1.0)?;
+        self.recent.add(sum.loss, sum.auxiliary, norm);
+        Ok(())
+    }
+
+    /// Looks at unseen scenes and prints a line.
+    fn report(&mut self, progress: Progress) -> Result<()> {
+        let mut scores = Scores::default();
+        for start in (0..HELD_OUT).step_by(16) {
+            let seeds = (start..start + 16).map(|i| UNSEEN + i as u64);
+            self.workers[0].score(self.dims, &self.system, &self.net, seeds, &mut scores)?;
+        }
+        let line = format!(
+            "step {:5}  {:6.0} s  {:6.0} cpu s  rate {:.1e}  {}  unseen: {scores}",
+            progress.steps,
+            progress.seconds,
+            progress.cpu_seconds,
+            self.schedule.rate(progress.steps),
+            self.recent.take(),
+        );
+        self.say(&line)
+    }
+
+    fn say(&mut self, line: &str) -> Result<()> {
+        println!("{line}");
+        writeln!(self.log, "{line}")?;
+        Ok(())
+    }
+}
+
+/// Means since the last line.
+#[derive(Default)]
+struct Recent {
+    loss: f64,
+    auxiliary: f64,
+    norm: f64,
+    count: u32,
+}
+
+impl Recent {
+    fn add(&mut self, loss: f32, auxiliary: f32, norm: f32) {
+        self.loss += f64::from(loss);
+        self.auxiliary += f64::from(auxiliary);
+        self.norm += f64::from(norm);
+        self.count += 1;
+    }
+
+    fn take(&mut self) -> String {
+        let count = f64::from(self.count.max(1));
+        let Self { loss, auxiliary, norm, .. } = std::mem::take(self);
+        format!("loss {:.4}  patches {:.4}  norm {:.2}", loss / count, auxiliary / count, norm / count)
+    }
+}
+
+/// Wall and processor time of the whole run, over all its pieces.
+struct Clock {
+    before: Progress,
+    start: Instant,
+}
+
+impl Clock {
+    fn start(before: Progress) -> Self {
+        Self { before, start: Instant::now() }
+    }
+
+    fn progress(&self, steps: u32) -> Progress {
+        Progress {
+            steps,
+            cpu_seconds: self.before.cpu_seconds + cpu_seconds(),
+            seconds: self.before.seconds + self.start.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+/// Processor time of this process so far.
+fn cpu_seconds() -> f64 {
+    /// Clock ticks per second, the same on every Linux.
+    const TICKS: f64 = 100.0;
+    let stat = fs::read_to_string(Path::new("/proc/self/stat")).unwrap_or_default();
+    // Fields are counted after the name, which may hold spaces: user and system time are 12th and 13th.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS
+}
