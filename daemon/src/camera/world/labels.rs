@@ -58,7 +58,7 @@ impl Scene {
     }
 
     /// What covers a place.
-    fn label_at(&self, x: f32, y: f32) -> Label {
+    pub(super) fn label_at(&self, x: f32, y: f32) -> Label {
         for object in self.objects().iter().rev() {
             if object.distance(x, y) < 0.0 {
                 return Label::Object(object.shape, object.color);

@@ -148,7 +148,7 @@ impl Scene {
 
     /// The objects from left to right. Of two in line the upper comes first, then what is inside of
     /// the other, then what is in front.
-    pub fn groups(&self) -> impl ExactSizeIterator<Item = Group> {
+    pub fn groups(&self) -> impl Iterator<Item = Group> {
         let mut groups: [Option<Group>; MAX_OBJECTS] = [None; MAX_OBJECTS];
         let mut count = 0;
         let mut is_placed = [false; MAX_OBJECTS];
@@ -174,8 +174,7 @@ impl Scene {
             count += 1;
         }
         groups[..count].sort_by(|a, b| middle(a).total_cmp(&middle(b)));
-        let mut groups = groups.into_iter();
-        (0..count).map(move |_| groups.next().flatten().expect("as many groups as were counted"))
+        groups.into_iter().flatten()
     }
 
     /// Whether all that can be said of the scene can be seen: nothing stands in the way of anything,

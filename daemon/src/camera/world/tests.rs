@@ -18,6 +18,38 @@ fn samples_are_clear_and_stay_the_same() {
 }
 
 #[test]
+fn seeds_name_the_same_scenes_for_ever() {
+    // A model is trained on these scenes: whoever changes them trains it again.
+    for (seed, caption, mean) in [
+        (0, "A large yellow box is left of a small purple box. The door is blocked.", [163.9, 157.8, 131.7]),
+        (
+            3,
+            "From left to right there are a small orange ring, a large orange star and a large blue ball. \
+             The door is blocked. A person stands in the middle. The lamp is off.",
+            [152.2, 139.3, 130.6],
+        ),
+        (
+            UNSEEN,
+            "A large yellow ball is left of a small blue cross above a large red star. \
+             The door is blocked. A person stands on the left. The lamp is off.",
+            [121.2, 119.6, 107.4],
+        ),
+    ] {
+        let scene = Scene::sample(seed);
+        assert_eq!(scene.caption(Style::Full), caption);
+        let picture = scene.render(320, 240);
+        for (channel, mean) in mean.into_iter().enumerate() {
+            let sum: u64 = picture.pixels().map(|pixel| u64::from(pixel.0[channel])).sum();
+            let drawn = sum as f64 / f64::from(320 * 240);
+            assert!((drawn - mean).abs() < 0.3, "seed {seed}, channel {channel}: {drawn} for {mean}");
+        }
+    }
+    let exchanges = exchanges(&Scene::sample(UNSEEN), UNSEEN);
+    let middle = &exchanges[exchanges.len() / 2];
+    assert_eq!((&*middle.question, &*middle.answer), ("What is left of the star?", "A yellow ball."));
+}
+
+#[test]
 fn worlds_are_clear_whenever_they_rest() {
     for seed in 0..60 {
         let world = World::new(seed);
@@ -282,6 +314,61 @@ fn pictures_show_what_the_labels_say() {
     assert_eq!(labels.contains(&Label::Person), scene.person.is_some());
     let lamps = labels.iter().filter(|label| matches!(label, Label::Lamp(_))).count();
     assert_eq!(lamps > 0, scene.lamp.is_some());
+}
+
+#[test]
+fn objects_have_their_colours_in_any_light() {
+    let mut seen = 0;
+    for scene in scenes(300) {
+        let picture = scene.render(320, 240);
+        for object in scene.objects() {
+            let (x, y) = (240.0 * (object.x + scene.shake.0), 240.0 * (object.y + scene.shake.1));
+            let label = Label::Object(object.shape, object.color);
+            // The middle of rings is empty, and others may stand in front.
+            if scene.label_at(object.x, object.y) != label {
+                continue;
+            }
+            let mut mean = [0.0; 3];
+            for (dx, dy) in (0..9).map(|i| (i % 3 - 1, i / 3 - 1)) {
+                let pixel = picture.get_pixel((x as i32 + dx) as u32, (y as i32 + dy) as u32);
+                mean.iter_mut().zip(pixel.0).for_each(|(mean, byte)| *mean += f32::from(byte) / 9.0);
+            }
+            let apart = |color: &Color| -> f32 {
+                let lit = color.rgb().into_iter().zip(scene.light.tint).map(|(channel, tint)| channel * tint);
+                lit.zip(mean).map(|(lit, mean)| (lit - mean).powi(2)).sum()
+            };
+            let nearest = Color::ALL.iter().min_by(|a, b| apart(a).total_cmp(&apart(b))).unwrap();
+            assert_eq!(*nearest, object.color, "{mean:?} in {:?}", scene.light);
+            seen += 1;
+        }
+    }
+    assert!(seen > 300, "{seen} objects");
+}
+
+#[test]
+fn any_size_is_drawn() {
+    let mut painter = Painter::default();
+    let mut picture = image::RgbImage::default();
+    for (scene, (width, height)) in scenes(6).zip([(0, 0), (1, 1), (3, 200), (200, 3), (96, 72), (4096, 17)])
+    {
+        painter.draw(&scene, width, height, &mut picture);
+        assert_eq!(picture.dimensions(), (width.max(1), height.max(1)));
+        assert!(picture == scene.render(width, height), "the memory of a painter leaves no trace");
+    }
+}
+
+#[test]
+fn twice_the_noise_is_twice_the_noise() {
+    let scene = scenes(50).find(|scene| scene.lens.noise > 3.0 && scene.lens.noise < 5.0).unwrap();
+    let quiet = scene.with_noise(0.0).render(320, 240);
+    let strength = |factor: f32| {
+        let noisy = scene.with_noise(factor).render(320, 240);
+        let squares = noisy.iter().zip(quiet.iter()).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
+        (squares.sum::<f64>() / noisy.len() as f64).sqrt()
+    };
+    let (once, twice) = (strength(1.0), strength(2.0));
+    assert!((once - f64::from(scene.lens.noise)).abs() < 0.8, "{once} for {}", scene.lens.noise);
+    assert!((1.7..2.2).contains(&(twice / once)), "{once}, then {twice}");
 }
 
 #[test]
