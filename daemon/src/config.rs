@@ -82,6 +82,8 @@ pub struct CaptionConfig {
     pub max_tokens: u32,
     /// Least seconds between the starts of two captions of one camera.
     pub period_s: f64,
+    /// Whether earlier texts foretell captions and answers.
+    pub drafts: bool,
     /// Seconds after which the next caption of a camera takes turns with questions.
     pub at_least_every_s: f64,
     /// Levels of 255 by which some place of a frame must differ from the described frame for it to be
@@ -103,6 +105,12 @@ pub struct QuestionConfig {
     pub max_stale_s: f64,
     /// Questions that may wait.
     pub queue: usize,
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Seconds after which a session is over in which nothing was asked.
+    pub session_idle_s: f64,
+    /// Part of the KV cache that sessions may keep between their questions, in percent.
+    pub session_kv_percent: u32,
 }
 
 /// `[bus]`
@@ -180,6 +188,7 @@ impl Default for CaptionConfig {
             prompt_id: "scene".into(),
             max_tokens: 48,
             period_s: 0.0,
+            drafts: true,
             at_least_every_s: 10.0,
             change_threshold: 8.0,
             max_silence_s: 30.0,
@@ -189,7 +198,15 @@ impl Default for CaptionConfig {
 
 impl Default for QuestionConfig {
     fn default() -> Self {
-        Self { max_tokens: 128, deadline_s: 30.0, max_stale_s: 5.0, queue: 32 }
+        Self {
+            max_tokens: 128,
+            deadline_s: 30.0,
+            max_stale_s: 5.0,
+            queue: 32,
+            sessions: 16,
+            session_idle_s: 600.0,
+            session_kv_percent: 50,
+        }
     }
 }
 

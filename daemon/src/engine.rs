@@ -10,9 +10,11 @@ mod gate;
 mod rule;
 mod scheduler;
 mod scene;
+mod draft;
 mod job;
 mod batch;
 mod camera;
+mod session;
 mod question;
 mod latency;
 mod progress;
@@ -29,6 +31,7 @@ use crate::camera::Wake;
 use crate::config::{CaptionConfig, QuestionConfig};
 use crate::model::constraint::Grammars;
 use crate::model::kv_cache::Sequence;
+use crate::model::kv_cache::prefix_tree::PrefixId;
 use crate::model::pass::Pass;
 use crate::model::preprocess::Preprocessor;
 use crate::model::prompt::{Part, Prompt, Turn};
@@ -37,11 +40,13 @@ use crate::model::tokenizer::Tokenizer;
 use crate::model::{Input, MobileVlm, PassError};
 use batch::Batch;
 use camera::Camera;
+use draft::Answers;
 use job::{Job, Outcome, Plan, Purpose};
 use progress::millis;
-use question::{Question, ask_error, constraint_error};
+use question::{Picture, Question, ask_error, constraint_error, session_limits};
 use scene::{Encoding, Scene, Target};
 use scheduler::{CameraView, JobView, Lane, PictureView, Share, Turns, Unit, View, WantView};
+use session::Sessions;
 
 pub use camera::CameraInput;
 pub use progress::{CameraReport, Progress, Report};
@@ -190,6 +195,11 @@ struct Engine<D: Device> {
     batches: [Batch<D>; 2],
     turns: Turns,
     views: Views,
+    sessions: Sessions<PrefixId, Picture>,
+    /// As many as the status tells.
+    sessions_shown: u32,
+    /// What was answered to the latest questions.
+    answers: Answers,
     /// Forms of answers, over the vocabulary.
     grammars: Arc<Grammars>,
     rgb: image::RgbImage,
@@ -230,6 +240,9 @@ impl<D: Device> Engine<D> {
             jobs_seen: 0,
             turns: Turns::default(),
             views: Views::default(),
+            sessions: Sessions::new(session_limits(&options.question, model.cache().pages())),
+            sessions_shown: 0,
+            answers: Answers::default(),
             grammars: Arc::new(Grammars::new(&tokenizer)),
             system: Sequence::default(),
             rgb: image::RgbImage::new(0, 0),
@@ -411,10 +424,12 @@ impl<D: Device> Engine<D> {
 
     /// A job came to its end: its pages go back, then its result goes where it belongs.
     fn conclude(&mut self, job: u64, outcome: Outcome) {
-        let Some(job) = self.take_job(job) else { return };
+        let Some(mut job) = self.take_job(job) else { return };
         match (job.purpose, outcome) {
             (Purpose::Question(number), Outcome::Text { truncated }) => {
-                let answer = self.answer(&job, truncated);
+                self.learn_answer(number, &job);
+                self.keep_turn(number, &mut job);
+                let answer = self.answer(number, &job, truncated);
                 self.close(job);
                 self.end_question(number, Ok(answer));
             }
@@ -423,6 +438,7 @@ impl<D: Device> Engine<D> {
                 self.end_question(number, Err(constraint_error(&error)));
             }
             (Purpose::Caption { camera }, Outcome::Text { truncated }) => {
+                self.learn_caption(camera, &job);
                 let (caption, captured) = (self.caption(&job, truncated), job.captured);
                 self.close(job);
                 self.publish_caption(camera, caption, captured);
@@ -498,9 +514,10 @@ impl<D: Device> Engine<D> {
     }
 
     /// Whether a picture can be taken into the cache, or waiting would not help.
-    fn has_room_for_picture(&self) -> bool {
+    /// What sessions keep makes room for it.
+    fn has_room_for_picture(&mut self) -> bool {
         let pages = self.model.visual_tokens().div_ceil(PAGE) + 1;
-        self.jobs.is_empty() || self.model.cache().pages_free() >= pages
+        self.jobs.is_empty() || self.model.make_room(pages).is_ok()
     }
 
     /// Forks `from` and sets pages aside for a prompt and what follows it, so that a job that was
@@ -534,7 +551,7 @@ impl<D: Device> Engine<D> {
 
     /// Counts a finished job and gives its pages back.
     fn close(&mut self, job: Job) {
-        let (tokens, timings) = (job.tokens, job.timings);
+        let (tokens, timings, drafts) = (job.tokens, job.timings, job.drafts);
         job.release(&mut self.model);
         let pages_used = self.model.cache().pages_used() as u32;
         let per_second = |tokens: u32, ms: f32| if ms > 0.0 { tokens as f32 * 1000.0 / ms } else { 0.0 };
@@ -543,6 +560,10 @@ impl<D: Device> Engine<D> {
             report.cache.pages_used = pages_used;
             report.cache.positions_reused += u64::from(tokens.cached);
             report.cache.positions_computed += u64::from(computed + tokens.generated);
+            report.engine.drafts.proposed += drafts.proposed;
+            report.engine.drafts.accepted += drafts.accepted;
+            report.engine.drafts.passes += drafts.passes;
+            report.engine.drafts.tokens += u64::from(tokens.generated);
             report.engine.prefill_tokens_per_second = per_second(computed, timings.prefill_ms);
             report.engine.decode_tokens_per_second = per_second(tokens.generated, timings.decode_ms);
         });

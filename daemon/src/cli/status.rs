@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use messages::{CameraPhase, CameraStatus, EngineStatus, Format, Latency, Status, encode};
+use messages::{CameraPhase, CameraStatus, DraftStatus, EngineStatus, Format, Latency, Status, encode};
 
 use super::Failure;
 use crate::bus::client::{Client, Connect};
@@ -61,6 +61,7 @@ fn write_status(out: &mut impl Write, status: &Status) -> fmt::Result {
     write!(out, "         {} images, {} questions answered", engine.images, engine.questions_answered)?;
     write!(out, ", {} failed, {} refused", engine.questions_failed, engine.questions_refused)?;
     writeln!(out, ", {} waiting", engine.questions_waiting)?;
+    write_drafts(out, engine)?;
     write_stages(out, engine)?;
     let prompt = cache.positions_reused + cache.positions_computed;
     let reused = if prompt == 0 { 0.0 } else { 100.0 * cache.positions_reused as f64 / prompt as f64 };
@@ -72,6 +73,20 @@ fn write_status(out: &mut impl Write, status: &Status) -> fmt::Result {
         cache.bytes as f64 / MIB
     )?;
     status.cameras.iter().try_for_each(|camera| write_camera(out, camera))
+}
+
+/// How drafts and sessions fare, as far as there are any.
+fn write_drafts(out: &mut impl Write, engine: &EngineStatus) -> fmt::Result {
+    let DraftStatus { proposed, accepted, tokens, passes } = engine.drafts;
+    if passes > 0 {
+        write!(out, "drafts   {:.2} tokens per pass", tokens as f64 / passes as f64)?;
+        writeln!(out, ", {accepted} of {proposed} drafted tokens right")?;
+    }
+    if engine.sessions > 0 || engine.sessions_recomputed > 0 {
+        write!(out, "sessions {} open", engine.sessions)?;
+        writeln!(out, ", earlier turns computed again {} times", engine.sessions_recomputed)?;
+    }
+    Ok(())
 }
 
 /// A line for every stage that has run.

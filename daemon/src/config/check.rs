@@ -63,6 +63,9 @@ impl Config {
         seconds("question.deadline_s", question.deadline_s, 0.01..=3600.0)?;
         seconds("question.max_stale_s", question.max_stale_s, 0.0..=3600.0)?;
         whole("question.queue", question.queue, 1..=1024)?;
+        whole("question.sessions", question.sessions, 1..=1024)?;
+        seconds("question.session_idle_s", question.session_idle_s, 1.0..=86400.0)?;
+        whole("question.session_kv_percent", question.session_kv_percent as usize, 0..=90)?;
         check_bus(&self.bus)?;
         check_cameras(&self.cameras)?;
         self.check_rules()
@@ -316,7 +319,7 @@ mod tests {
     #[test]
     fn each_rule_names_its_key() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 23] = [
+        let cases: [(Change, &str); 26] = [
             (|c| c.device_name = "a/b".into(), "device_name: "),
             (|c| c.log = "loud".into(), "log: "),
             (|c| c.log = "info,zenoh=".into(), "log: "),
@@ -336,6 +339,9 @@ mod tests {
             (|c| c.caption.max_silence_s = -1.0, "caption.max_silence_s: "),
             (|c| c.question.deadline_s = 0.0, "question.deadline_s: "),
             (|c| c.question.queue = 0, "question.queue: "),
+            (|c| c.question.sessions = 0, "question.sessions: "),
+            (|c| c.question.session_idle_s = 0.0, "question.session_idle_s: "),
+            (|c| c.question.session_kv_percent = 91, "question.session_kv_percent: "),
             (|c| c.bus.mode = "server".into(), "bus.mode: "),
             (|c| c.bus.mode = "client".into(), "set bus.connect"),
             (|c| c.bus.connect = vec!["quic/a:1".into()], "not in this build"),

@@ -7,6 +7,7 @@ use kernels::Device;
 use messages::{Caption, CaptionPiece, FrameStamp, Sampling, Timings};
 
 use super::Engine;
+use super::draft::Memory;
 use super::job::{Ear, Job, Plan, Purpose, Writer};
 use super::progress::millis;
 use super::request::Event;
@@ -39,12 +40,14 @@ pub(super) struct Camera {
     pub(super) last_start: Option<Instant>,
     /// From this time on its next picture takes turns with questions.
     owed_at: Instant,
+    /// What was said of its pictures.
+    memory: Memory,
 }
 
 impl Camera {
     /// A camera whose first picture is owed at once.
     pub(super) fn new(input: CameraInput, now: Instant) -> Self {
-        Self { input, scene: None, last_start: None, owed_at: now }
+        Self { input, scene: None, last_start: None, owed_at: now, memory: Memory::default() }
     }
 
     /// What the scheduler needs to know; `is_free` tells that it may begin a picture.
@@ -137,6 +140,12 @@ impl<D: Device> Engine<D> {
         let (sequence, max_tokens) = self.fork(&scene.sequence, prompt.len(), max_tokens)?;
         let sampler = Sampler::new(Sampling::default());
         let speech = Speech::new(&self.tokenizer, &[]);
+        let drafter = match purpose {
+            Purpose::Caption { camera } if self.options.caption.drafts => {
+                self.cameras[camera].memory.drafter()
+            }
+            _ => None,
+        };
         self.start(
             sequence,
             Plan {
@@ -147,7 +156,7 @@ impl<D: Device> Engine<D> {
                 owed_at: scene.owed_at,
                 turn: Instant::now(),
                 prompt,
-                ear: Ear::Text(Box::new(Writer { sampler, speech, max_tokens, guided: None })),
+                ear: Ear::Text(Box::new(Writer { sampler, speech, max_tokens, guided: None, drafter })),
             },
         );
         Ok(())
@@ -164,6 +173,13 @@ impl<D: Device> Engine<D> {
             job.pieces += 1;
             // A full channel was excluded, a closed one means that the daemon is stopping.
             let _ = self.events.try_send(Event::Piece(piece));
+        }
+    }
+
+    /// Remembers a finished caption: it may foretell the next one.
+    pub(super) fn learn_caption(&mut self, camera: usize, job: &Job) {
+        if self.options.caption.drafts {
+            self.cameras[camera].memory.learn(job.ids().1, job.drafter());
         }
     }
 

@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use kernels::Device;
-use messages::{FrameStamp, Timings, TokenCounts};
+use messages::{DraftStatus, FrameStamp, Timings, TokenCounts};
 
+use super::draft::Drafter;
 use super::progress::millis;
 use super::scheduler::{Class, JobView, Lane, Share};
 use crate::model::constraint::{ConstraintError, Guided, Next};
@@ -66,37 +67,55 @@ pub(super) struct Writer {
     pub(super) max_tokens: u32,
     /// The form of the text, if it must have one.
     pub(super) guided: Option<Guided>,
+    /// What foretells the text, if anything does.
+    pub(super) drafter: Option<Drafter>,
+}
+
+/// What came of the logits of one row.
+enum Written {
+    /// A token, and more to follow.
+    More(u32),
+    /// The last token.
+    Last(u32, Outcome),
+    /// The text had ended before.
+    Over(Outcome),
 }
 
 impl Writer {
-    /// Chooses the next token after `generated` others. Returns it, or how the text ended.
-    fn write(&mut self, logits: &[f32], generated: &mut u32) -> Result<u32, Outcome> {
+    /// Chooses the next token after `generated` others.
+    fn write(&mut self, logits: &[f32], generated: &mut u32) -> Written {
         let id = match &mut self.guided {
-            Some(guided) => choose_guided(&mut self.sampler, guided, logits)?,
+            Some(guided) => match choose_guided(&mut self.sampler, guided, logits) {
+                Ok(id) => id,
+                Err(outcome) => return Written::Over(outcome),
+            },
             None => self.sampler.sample(logits),
         };
-        if self.speech.hear(id) == Heard::End {
-            // A stop text may come before the text has its form.
-            let truncated = self.guided.is_some() && id != self.speech.eos();
-            return Err(Outcome::Text { truncated });
+        let heard = self.speech.hear(id);
+        if id == self.speech.eos() {
+            return Written::Over(Outcome::Text { truncated: false });
         }
         *generated += 1;
+        if heard == Heard::End {
+            // A stop text may come before the text has its form.
+            return Written::Last(id, Outcome::Text { truncated: self.guided.is_some() });
+        }
         if let Some(guided) = &mut self.guided {
             guided.advance(id);
             if guided.is_complete() {
                 self.speech.finish();
-                return Err(Outcome::Text { truncated: false });
+                return Written::Last(id, Outcome::Text { truncated: false });
             }
         }
         if *generated >= self.max_tokens {
             self.speech.finish();
-            return Err(Outcome::Text { truncated: true });
+            return Written::Last(id, Outcome::Text { truncated: true });
         }
-        Ok(id)
+        Written::More(id)
     }
 }
 
-/// Chooses among what may follow; the end token if nothing may.
+/// Chooses among what may follow.
 fn choose_guided(sampler: &mut Sampler, guided: &mut Guided, logits: &[f32]) -> Result<u32, Outcome> {
     match guided.following().map_err(Outcome::Formless)? {
         Next::Tokens(mask) => sampler.sample_masked(logits, mask).ok_or(Outcome::Text { truncated: true }),
@@ -156,6 +175,8 @@ pub(super) struct Job {
     pub(super) lane: Option<Lane>,
     /// Pieces of text handed out.
     pub(super) pieces: u32,
+    /// How its drafts went; its tokens are counted in [`Job::tokens`].
+    pub(super) drafts: DraftStatus,
     /// Positions so far, those of the pass under way included.
     sequence: Sequence,
     /// Positions it began with.
@@ -185,7 +206,7 @@ impl Job {
             ids.reserve(writer.max_tokens as usize);
         }
         let tokens = TokenCounts { prompt: (begun + prompt) as u32, cached: begun as u32, generated: 0 };
-        Self {
+        let mut job = Self {
             id,
             purpose,
             stamp,
@@ -194,6 +215,7 @@ impl Job {
             timings,
             lane: None,
             pieces: 0,
+            drafts: DraftStatus::default(),
             sequence,
             begun,
             known: prompt,
@@ -204,7 +226,9 @@ impl Job {
             owed_at,
             turn,
             ear,
-        }
+        };
+        job.draft();
+        job
     }
 
     /// What the scheduler needs to know.
@@ -228,13 +252,6 @@ impl Job {
     /// The prompt, and the tokens chosen so far.
     pub(super) fn ids(&self) -> (&[u32], &[u32]) {
         self.ids[..self.known].split_at(self.prompt)
-    }
-
-    /// Lets go of the old draft and takes room for a new one: what is pushed is checked by the next
-    /// pass that has room for it.
-    pub(super) fn new_draft(&mut self) -> &mut Vec<u32> {
-        self.ids.truncate(self.known);
-        &mut self.ids
     }
 
     /// The text so far.
@@ -287,26 +304,82 @@ impl Job {
         first: usize,
     ) -> Option<Outcome> {
         self.placed += share.rows;
-        for row in first..=first + share.draft {
-            let id = match &mut self.ear {
-                Ear::Verdict(read) => return Some(Outcome::Verdict(read(logits.row(row)))),
-                Ear::Text(writer) => match writer.write(logits.row(row), &mut self.tokens.generated) {
-                    Ok(id) => id,
-                    Err(outcome) => return Some(outcome),
-                },
+        let mut right = 0;
+        let outcome = loop {
+            let row = logits.row(first + right);
+            let written = match &mut self.ear {
+                Ear::Verdict(read) => return Some(Outcome::Verdict(read(row))),
+                Ear::Text(writer) => writer.write(row, &mut self.tokens.generated),
             };
-            let was_guessed = self.ids.get(self.known) == Some(&id);
-            if !was_guessed {
-                self.ids.truncate(self.known);
-                self.ids.push(id);
+            let (id, outcome) = match written {
+                Written::More(id) => (id, None),
+                Written::Last(id, outcome) => (id, Some(outcome)),
+                Written::Over(outcome) => break Some(outcome),
+            };
+            let was_guessed = self.hold(id);
+            if outcome.is_some() || !was_guessed || right == share.draft {
+                break outcome;
             }
-            self.known += 1;
-            if !was_guessed || row == first + share.draft {
-                break;
-            }
+            right += 1;
             self.placed += 1;
+        };
+        self.note_pass(share.draft, right);
+        outcome
+    }
+
+    /// Adds a chosen token. Returns whether the draft had it; if not, the draft is gone.
+    fn hold(&mut self, id: u32) -> bool {
+        let was_guessed = self.ids.get(self.known) == Some(&id);
+        if !was_guessed {
+            self.ids.truncate(self.known);
+            self.ids.push(id);
         }
-        None
+        self.known += 1;
+        if let Ear::Text(writer) = &mut self.ear
+            && let Some(drafter) = &mut writer.drafter
+        {
+            drafter.follow(id);
+        }
+        was_guessed
+    }
+
+    /// Takes note of a pass that checked `proposed` tokens of the draft, `right` of them right, and
+    /// drafts on.
+    fn note_pass(&mut self, proposed: usize, right: usize) {
+        self.drafts.proposed += proposed as u64;
+        self.drafts.accepted += right as u64;
+        self.drafts.passes += 1;
+        if let Ear::Text(writer) = &mut self.ear
+            && let Some(drafter) = &mut writer.drafter
+        {
+            drafter.note(proposed, right);
+            self.draft();
+        }
+    }
+
+    /// Takes the draft from what foretells the text.
+    fn draft(&mut self) {
+        if let Ear::Text(writer) = &self.ear
+            && let Some(drafter) = &writer.drafter
+        {
+            self.ids.truncate(self.known);
+            // The last token is chosen, but never computed.
+            let left = writer.max_tokens.saturating_sub(self.tokens.generated + 1);
+            drafter.propose(left as usize, &mut self.ids);
+        }
+    }
+
+    /// What foretold the text.
+    pub(super) fn drafter(&self) -> Option<&Drafter> {
+        match &self.ear {
+            Ear::Text(writer) => writer.drafter.as_ref(),
+            Ear::Verdict(_) => None,
+        }
+    }
+
+    /// Whether the same logits always give the same text.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(&self.ear, Ear::Text(writer) if writer.guided.is_none() && writer.sampler.is_greedy())
     }
 
     /// Forgets the positions of a pass that were not completed or not right, and leaves the pass.
@@ -317,6 +390,11 @@ impl Job {
         if self.purpose.class() != Class::Question {
             self.turn = now;
         }
+    }
+
+    /// Its complete positions; it must not be in a pass and is of no use afterwards.
+    pub(super) fn take_sequence(&mut self) -> Sequence {
+        std::mem::take(&mut self.sequence)
     }
 
     /// Gives the pages back. It must not be in a pass.

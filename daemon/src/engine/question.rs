@@ -23,6 +23,11 @@ use crate::model::sampler::Sampler;
 use crate::model::speech::Speech;
 use crate::wall_clock;
 
+mod talk;
+
+use talk::{Held, Talk};
+pub(super) use talk::{Picture, session_limits};
+
 /// Longest answer that can be asked for, in tokens.
 const MAX_TOKENS: u32 = 4096;
 
@@ -46,7 +51,16 @@ pub(super) struct Question {
     has_begun: bool,
     /// The form of the answer, until that begins.
     guided: Option<Guided>,
+    /// Its place in a session, once it is its turn.
+    talk: Option<Talk>,
+    /// Whether it came to a session that had a picture to stay with.
+    is_bound: bool,
     stage: Stage,
+}
+
+/// What a question needs after `guided`.
+fn after_form(question: &messages::Question) -> Stage {
+    if question.session.is_some() { Stage::Turn } else { Stage::Picture }
 }
 
 /// How far a question is.
@@ -54,6 +68,8 @@ pub(super) struct Question {
 enum Stage {
     /// The form of the answer is being compiled.
     Form,
+    /// Another question of its session is being answered.
+    Turn,
     /// The picture it is about is not in the cache.
     Picture,
     /// The picture is there, but no pages for the answer.
@@ -91,6 +107,7 @@ impl<D: Device> Engine<D> {
             }
         }
         self.find_forms();
+        self.find_turns();
         self.find_pictures();
     }
 
@@ -99,11 +116,16 @@ impl<D: Device> Engine<D> {
             let known = self.cameras.iter().map(|camera| camera.input.name.clone()).collect();
             return self.refuse(&ask, AskError::UnknownCamera { camera: ask.camera.clone(), known });
         };
+        if ask.question.only_ends_session() {
+            return self.end_session(&ask, camera);
+        }
         if ask.question.text.trim().is_empty() {
             return self.refuse(&ask, AskError::BadRequest { reason: "the question is empty".into() });
         }
+        let is_bound = self.is_bound(&ask, camera);
         let newest = self.cameras[camera].input.latest.newest();
         let (from_sequence, wanted) = match (&ask.question.frame, newest) {
+            _ if is_bound => (None, None),
             (FrameChoice::Picture(_), _) => (None, None),
             (_, None) => {
                 let reason = format!("camera \"{}\" has not delivered one yet", ask.camera);
@@ -130,6 +152,7 @@ impl<D: Device> Engine<D> {
             Ok(guided) => guided,
             Err(error) => return self.refuse(&ask, constraint_error(&error)),
         };
+        let stage = after_form(&ask.question);
         let prompt = after_image(&self.tokenizer, &[Turn::ask(&ask.question.text)]);
         self.questions_seen += 1;
         self.questions.push(Question {
@@ -143,8 +166,10 @@ impl<D: Device> Engine<D> {
             wanted,
             started: None,
             has_begun: false,
-            stage: if guided.is_some() { Stage::Form } else { Stage::Picture },
+            stage: if guided.is_some() { Stage::Form } else { stage },
             guided,
+            talk: None,
+            is_bound,
         });
         let waiting = self.questions.len() as u32;
         self.progress.update(|report| report.engine.questions_waiting = waiting);
@@ -166,7 +191,7 @@ impl<D: Device> Engine<D> {
             }
             match question.guided.as_mut().map(Guided::is_ready).transpose() {
                 Ok(Some(false)) => {}
-                Ok(_) => question.stage = Stage::Picture,
+                Ok(_) => question.stage = after_form(&question.ask.question),
                 Err(error) => self.end(index, Err(constraint_error(&error))),
             }
         }
@@ -176,7 +201,11 @@ impl<D: Device> Engine<D> {
     fn find_pictures(&mut self) {
         for index in (0..self.questions.len()).rev() {
             let question = &self.questions[index];
-            if matches!(question.stage, Stage::Form | Stage::Answer) {
+            if matches!(question.stage, Stage::Form | Stage::Turn | Stage::Answer) {
+                continue;
+            }
+            if let Some(picture) = self.bound_picture(question) {
+                self.find_bound(index, &picture);
                 continue;
             }
             let asked = question.ask.question.max_stale_ms;
@@ -196,18 +225,44 @@ impl<D: Device> Engine<D> {
 
     /// Begins the answer of a question on a picture in the cache, or lets it wait for pages.
     fn put(&mut self, index: usize, scene: &Scene) {
+        let held = self.held(index, &scene.stamp);
+        self.put_on(index, scene, held);
+    }
+
+    /// The same, where `held` is more than the picture alone.
+    fn put_on(&mut self, index: usize, scene: &Scene, held: Option<Held>) {
         let question = &self.questions[index];
-        let max_tokens = match question.ask.question.max_tokens {
-            0 => self.options.question.max_tokens,
-            asked => asked.min(MAX_TOKENS),
+        let max_tokens = self.max_tokens(question);
+        let behind = held.as_ref().map_or(0, |held| held.behind);
+        let prompt = question.prompt.len() - behind;
+        let forked = match held {
+            Some(Held { mut sequence, .. }) => {
+                let forked = self.fork(&sequence, prompt, max_tokens);
+                self.model.release(&mut sequence);
+                forked
+            }
+            None => self.fork(&scene.sequence, prompt, max_tokens),
         };
-        let prompt = question.prompt.len();
-        match self.fork(&scene.sequence, prompt, max_tokens) {
-            Ok((sequence, max_tokens)) => self.begin_answer(index, scene, sequence, max_tokens),
-            Err(PassError::OutOfPages(_)) if !self.jobs.is_empty() && scene.frame.is_some() => {
+        match forked {
+            Ok((sequence, max_tokens)) => {
+                self.note_talk(index, scene, behind);
+                self.questions[index].prompt.drain(..behind);
+                self.begin_answer(index, scene, sequence, max_tokens);
+            }
+            Err(PassError::OutOfPages(_))
+                if !self.jobs.is_empty() && (scene.frame.is_some() || behind > 0) =>
+            {
                 self.questions[index].stage = Stage::Pages;
             }
             Err(error) => self.end(index, Err(ask_error(error, self.progress.admission()))),
+        }
+    }
+
+    /// Tokens of a question's answer at most.
+    fn max_tokens(&self, question: &Question) -> u32 {
+        match question.ask.question.max_tokens {
+            0 => self.options.question.max_tokens,
+            asked => asked.min(MAX_TOKENS),
         }
     }
 
@@ -222,6 +277,8 @@ impl<D: Device> Engine<D> {
             None => Speech::new(&self.tokenizer, &asked.stop),
         };
         let sampler = Sampler::new(asked.sampling);
+        let is_plain = guided.is_none() && sampler.is_greedy() && self.options.caption.drafts;
+        let drafter = is_plain.then(|| self.answers.of(question.camera, &asked.text).drafter()).flatten();
         let queue = started.duration_since(question.ask.arrived);
         self.progress.time(|stages| stages.queue.add(queue));
         // What was spent on the picture belongs to the question only if it had to wait for it.
@@ -239,7 +296,7 @@ impl<D: Device> Engine<D> {
             owed_at: None,
             turn: question.deadline,
             prompt: std::mem::take(&mut question.prompt),
-            ear: Ear::Text(Box::new(Writer { sampler, speech, max_tokens, guided })),
+            ear: Ear::Text(Box::new(Writer { sampler, speech, max_tokens, guided, drafter })),
         };
         self.start(sequence, plan);
     }
@@ -249,6 +306,10 @@ impl<D: Device> Engine<D> {
         let start = Instant::now();
         let question = &mut self.questions[index];
         question.started.get_or_insert(start);
+        if let Some(picture) = self.bound_picture(&self.questions[index]) {
+            return self.begin_bound_picture(index, &picture, start);
+        }
+        let question = &mut self.questions[index];
         let camera = question.camera;
         if let FrameChoice::Picture(bytes) = &question.ask.question.frame {
             let number = question.number;
@@ -334,8 +395,20 @@ impl<D: Device> Engine<D> {
         }
     }
 
+    /// Remembers a finished answer: it may foretell the next one to the same question.
+    pub(super) fn learn_answer(&mut self, number: u64, job: &Job) {
+        if let Some(question) = self.questions.iter().find(|question| question.number == number)
+            && job.is_plain()
+            && self.options.caption.drafts
+        {
+            let memory = self.answers.of(question.camera, &question.ask.question.text);
+            memory.learn(job.ids().1, job.drafter());
+        }
+    }
+
     /// A finished answer.
-    pub(super) fn answer(&self, job: &Job, truncated: bool) -> Answer {
+    pub(super) fn answer(&self, number: u64, job: &Job, truncated: bool) -> Answer {
+        let (turns, recomputed) = self.talk(number);
         Answer {
             text: job.text().to_owned(),
             frame: job.stamp.clone(),
@@ -345,7 +418,8 @@ impl<D: Device> Engine<D> {
             tokens: job.tokens,
             timings: job.timings,
             truncated,
-            ..Answer::default()
+            turns,
+            recomputed,
         }
     }
 
@@ -385,6 +459,7 @@ impl<D: Device> Engine<D> {
     /// The one end of an admitted question.
     fn end(&mut self, index: usize, result: Result<Answer, AskError>) {
         let question = self.questions.remove(index);
+        self.leave_session(&question);
         let purpose = Purpose::Question(question.number);
         let job = self.jobs.iter().find(|job| job.purpose == purpose).map(|job| job.id);
         if let Some(job) = job.and_then(|id| self.take_job(id)) {

@@ -104,6 +104,11 @@ pub fn after_image(tokenizer: &Tokenizer, turns: &[Turn]) -> Vec<u32> {
     ids
 }
 
+/// A question behind the end token of the answer before it.
+pub fn later_question(tokenizer: &Tokenizer, question: &str) -> Vec<u32> {
+    encode(tokenizer, &format!("USER: {question} ASSISTANT:"), false)
+}
+
 /// Encodes `begin` and the turns. The text between two end tokens is one text for the tokenizer,
 /// because pieces reach across questions and roles.
 fn append_turns(tokenizer: &Tokenizer, begin: String, turns: &[Turn], ids: &mut Vec<u32>) {
@@ -178,6 +183,15 @@ mod tests {
         assert_eq!(tokenizer.decode(&ids[..end]), "\nHi? ASSISTANT: Hi.");
         assert_eq!(ids[end + 1], 3148, "the legacy rule puts a space before the next role");
         assert_eq!(tokenizer.decode(&ids[end + 1..]), "USER: And now? ASSISTANT:");
+    }
+
+    #[test]
+    fn a_later_question_follows_an_answer_as_in_the_whole_conversation() {
+        let tokenizer = tokenizer("full");
+        let turns = [Turn::finished("Hi?", "Hi."), Turn::ask("And now?")];
+        let whole = after_image(&tokenizer, &turns);
+        let end = whole.iter().position(|&id| id == tokenizer.eos()).unwrap();
+        assert_eq!(whole[end + 1..], later_question(&tokenizer, "And now?"));
     }
 
     #[test]

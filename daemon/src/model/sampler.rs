@@ -43,6 +43,11 @@ impl Sampler {
         }
     }
 
+    /// Whether it takes the highest logit: nothing is left to chance.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature == 0.0
+    }
+
     /// Chooses among `logits`, which must not be empty.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
         self.sample_where(logits, |_| true).unwrap_or(0)
