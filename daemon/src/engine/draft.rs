@@ -37,7 +37,7 @@ impl Pace {
     /// that is needed.
     const PROBE: usize = 2;
     /// Tokens from one probe to the next.
-    const PROBE_EVERY: usize = 16;
+    const PROBE_EVERY: usize = 8;
 
     /// Tokens of the next draft.
     fn length(&self) -> usize {
@@ -82,7 +82,8 @@ impl Memory {
             return None;
         }
         let matched = self.tokens.iter().map(|&token| u32::from(token == START)).collect();
-        let mut drafter = Drafter { tokens: self.tokens.clone(), matched, place: None, pace: self.pace };
+        let mut drafter =
+            Drafter { tokens: self.tokens.clone(), matched, place: None, is_guess: false, pace: self.pace };
         drafter.place = drafter.best().map(|(place, _)| place);
         // The first tokens are checked together with the prompt.
         drafter.pace.waited = drafter.pace.waited.max(Pace::PROBE_EVERY);
@@ -117,6 +118,8 @@ pub(super) struct Drafter {
     matched: Vec<u32>,
     /// Where in the memory the text is.
     place: Option<usize>,
+    /// Whether that is a guess: that one token was replaced there.
+    is_guess: bool,
     pace: Pace,
 }
 
@@ -127,11 +130,14 @@ impl Drafter {
             self.matched[place] = if self.tokens[place] == id { self.matched[place - 1] + 1 } else { 0 };
         }
         self.matched[0] = 0;
-        let replaced = self.place.map(|place| place + 1).filter(|&place| self.has_token(place));
-        self.place = match self.best() {
-            Some((place, matched)) if matched >= SURE || replaced.is_none() => Some(place),
-            _ => replaced,
-        };
+        let next = self.place.map(|place| place + 1).filter(|&place| self.has_token(place));
+        let was_right = next.is_some_and(|place| self.tokens[place] == id);
+        // A guess that was wrong is no ground for another one.
+        let replaced = next.filter(|_| was_right || !self.is_guess);
+        let best = self.best();
+        let is_sure = best.is_some_and(|(_, matched)| matched >= SURE);
+        self.is_guess = !is_sure && replaced.is_some();
+        self.place = if self.is_guess { replaced } else { best.map(|(place, _)| place) };
     }
 
     /// Adds the draft to `ids`: at most `most` tokens.
@@ -252,8 +258,9 @@ mod tests {
             repeat(&mut memory, 1, 2);
         }
         let mut text = caption(1);
-        text.insert(15, 7);
-        assert!(write(&mut memory, &text).0 <= 6);
+        text.insert(15, 77);
+        let (passes, _) = write(&mut memory, &text);
+        assert!(passes <= 6, "a token put in: {passes} passes");
     }
 
     #[test]
@@ -276,7 +283,7 @@ mod tests {
             write(&mut memory, &noise());
         }
         let vain: usize = (0..20).map(|_| write(&mut memory, &noise()).1).sum();
-        assert!(vain <= 20 * 8, "{vain} rows in vain for 800 tokens");
+        assert!(vain <= 20 * 12, "{vain} rows in vain for 800 tokens");
         let passes: Vec<usize> = (0..8).map(|_| write(&mut memory, &caption(9)).0).collect();
         assert!(passes[7] == 1, "{passes:?}");
     }
