@@ -255,8 +255,14 @@ impl Rig {
         let empty = Arc::new(Latest::new(wake.clone()));
         let mut options = EngineOptions {
             model_id: "tiny".into(),
-            caption: mobilevlmd::config::CaptionConfig { max_tokens: 12, ..config.caption },
+            caption: mobilevlmd::config::CaptionConfig {
+                max_tokens: 12,
+                // These frames are there to be described, however alike they are.
+                change_threshold: 0.0,
+                ..config.caption
+            },
             question: config.question,
+            rules: Vec::new(),
         };
         change(&mut options);
         let parts = EngineParts {
@@ -294,7 +300,7 @@ impl Rig {
         loop {
             match self.events.blocking_recv().expect("the engine runs") {
                 Event::Caption(caption, _) => return *caption,
-                Event::Piece(_) => {}
+                Event::Piece(_) | Event::Alert(..) => {}
             }
         }
     }

@@ -201,7 +201,9 @@ fn a_moving_scene_becomes_captions_and_answers() {
     let cameras =
         Override::flag("--camera", "camera", vec!["front=test:".into(), "gone=v4l2:/dev/nonexistent".into()]);
     let name = Override::flag("--set", "device_name", vec!["robot".into()]);
-    with_service("pipeline", vec![cameras, name], |client| {
+    // Every frame, so that the test need not wait until something happens.
+    let all = Override::flag("--set", "caption.change_threshold", vec!["0".into()]);
+    with_service("pipeline", vec![cameras, name, all], |client| {
         assert_eq!(client.device(), "robot");
         let mut captions = Vec::new();
         client

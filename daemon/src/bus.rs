@@ -1,4 +1,4 @@
-//! The zenoh bus: captions, states and status go out, questions and requests come in.
+//! The zenoh bus: captions, alerts, states and status go out, questions, requests and changes come in.
 //!
 //! This module and its parts are the only asynchronous code. Everything they read of the rest of
 //! the daemon comes through [`BusInputs`] and two bounded channels, so that a test can stand in for
@@ -6,6 +6,7 @@
 
 mod ask;
 pub mod client;
+mod control;
 mod present;
 mod publish;
 mod query;
@@ -19,15 +20,16 @@ use messages::keys::{Key, Name, NameError, Topic};
 use messages::{CameraState, Status};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use zenoh::Session;
 use zenoh::liveliness::LivelinessToken;
 use zenoh::query::Queryable;
 
 use crate::camera::Frame;
 use crate::config::{BusConfig, QuestionConfig};
-use crate::engine::{AskSender, Event};
+use crate::engine::{AskSender, Event, RuleSender};
 
-/// How long a clean stop waits for the last replies, and then for zenoh's own closing.
+/// How long a clean stop waits for the last replies and results, and then for zenoh's own closing.
 const LAST_REPLIES: Duration = Duration::from_millis(300);
 const CLOSING: Duration = Duration::from_millis(700);
 
@@ -104,6 +106,8 @@ pub struct Traffic {
     pub inputs: Arc<dyn BusInputs>,
     /// Questions to the engine.
     pub asks: AskSender,
+    /// Changes of the rules to the engine.
+    pub rules: RuleSender,
     /// Results of the engine; the bus publishes until it is closed.
     pub events: mpsc::Receiver<Event>,
     /// Limits of questions.
@@ -120,6 +124,8 @@ pub struct Bus {
     questions: u32,
     declared: Vec<Queryable<()>>,
     alive: Option<LivelinessToken>,
+    /// Ends when the engine has no more results.
+    results: Option<JoinHandle<()>>,
     runtime: Runtime,
 }
 
@@ -145,6 +151,7 @@ impl Bus {
             questions: 0,
             declared: Vec::new(),
             alive: None,
+            results: None,
             runtime,
         })
     }
@@ -153,7 +160,7 @@ impl Bus {
     ///
     /// Errors: zenoh refuses a declaration.
     pub fn serve(&mut self, traffic: Traffic) -> Result<(), BusError> {
-        let Traffic { inputs, asks, events, question } = traffic;
+        let Traffic { inputs, asks, rules, events, question } = traffic;
         let key = |topic| Key::new(self.device.clone(), topic);
         self.questions = u32::try_from(question.queue).unwrap_or(u32::MAX).clamp(1, 1 << 16);
         self.in_flight.add_permits(self.questions as usize);
@@ -175,8 +182,9 @@ impl Bus {
             at_once: Arc::new(Semaphore::new(query::AT_ONCE)),
             runtime: self.runtime.handle().clone(),
         });
+        let panel = control::Panel::new(self.device.clone(), rules, self.runtime.handle().clone());
         let declared = self.runtime.block_on(async {
-            let mut declared = vec![desk.declare(&self.session).await?];
+            let mut declared = vec![desk.declare(&self.session).await?, panel.declare(&self.session).await?];
             declared.extend(window.declare(&self.session).await?);
             let alive = self.session.liveliness().declare_token(key(Topic::Alive).to_string()).await?;
             Ok::<_, zenoh::Error>((declared, alive))
@@ -186,7 +194,7 @@ impl Bus {
 
         let publisher = || publish::Publishers::new(self.session.clone(), self.device.clone(), self.json);
         let results = publisher();
-        self.runtime.spawn_blocking(move || publish::results(results, events));
+        self.results = Some(self.runtime.spawn_blocking(move || publish::results(results, events)));
         self.runtime.spawn(publish::states(publisher(), inputs.clone()));
         self.runtime.spawn(publish::status(publisher(), inputs));
         Ok(())
@@ -200,6 +208,12 @@ impl Bus {
             let idle = self.in_flight.acquire_many(self.questions);
             if tokio::time::timeout(LAST_REPLIES, idle).await.is_err() {
                 tracing::warn!("some questions were not told that the daemon stops");
+            }
+            // The ends of alerts, if the engine has stopped before.
+            if let Some(results) = self.results.take()
+                && tokio::time::timeout(LAST_REPLIES, results).await.is_err()
+            {
+                tracing::warn!("some results were not published before the stop");
             }
             self.alive = None;
             self.declared.clear();

@@ -6,14 +6,18 @@
 
 mod request;
 mod admission;
-mod gate;
-mod rule;
+mod change;
 mod scheduler;
+mod gate;
+mod sight;
 mod scene;
 mod draft;
 mod job;
 mod batch;
 mod camera;
+mod pulse;
+mod rule;
+mod rules;
 mod session;
 mod question;
 mod latency;
@@ -24,7 +28,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use kernels::{Device, DeviceError, PAGE};
-use messages::{Sampling, Timings};
+use messages::{AlertEnd, AskError, Rule, Sampling, Timings};
 use tokio::sync::mpsc;
 
 use crate::camera::Wake;
@@ -37,6 +41,7 @@ use crate::model::preprocess::Preprocessor;
 use crate::model::prompt::{Part, Prompt, Turn};
 use crate::model::sampler::Sampler;
 use crate::model::tokenizer::Tokenizer;
+use crate::model::yes_no::YesNo;
 use crate::model::{Input, MobileVlm, PassError};
 use batch::Batch;
 use camera::Camera;
@@ -44,11 +49,13 @@ use draft::Answers;
 use job::{Job, Outcome, Plan, Purpose};
 use progress::millis;
 use question::{Picture, Question, ask_error, constraint_error, session_limits};
+use rules::{Answer, Rules};
 use scene::{Encoding, Scene, Target};
 use scheduler::{CameraView, JobView, Lane, PictureView, Share, Turns, Unit, View, WantView};
 use session::Sessions;
 
 pub use camera::CameraInput;
+pub use change::{RuleRequest, RuleSender};
 pub use progress::{CameraReport, Progress, Report};
 pub use request::{Ask, AskSender, Event, Reply};
 
@@ -68,6 +75,8 @@ pub struct EngineOptions {
     pub caption: CaptionConfig,
     /// Defaults and limits of questions.
     pub question: QuestionConfig,
+    /// What is watched for, until it is changed.
+    pub rules: Vec<Rule>,
 }
 
 /// The parts the engine takes over.
@@ -95,6 +104,9 @@ pub enum EngineError {
     /// The cache is too small even for one picture.
     #[error("first picture: {0}")]
     Pass(#[from] PassError),
+    /// The rules cannot be evaluated.
+    #[error("rules: {0}")]
+    Rules(#[from] AskError),
     /// No thread.
     #[error("the engine thread cannot start: {0}")]
     Thread(#[from] std::io::Error),
@@ -103,6 +115,7 @@ pub enum EngineError {
 /// The running engine. Dropping it stops the thread and waits for its end.
 pub struct EngineHandle {
     asks: AskSender,
+    rules: RuleSender,
     progress: Arc<Progress>,
     wake: Wake,
     thread: Option<JoinHandle<Result<(), EngineError>>>,
@@ -112,6 +125,11 @@ impl EngineHandle {
     /// The way in for questions.
     pub fn asks(&self) -> AskSender {
         self.asks.clone()
+    }
+
+    /// The way in for changes of the rules.
+    pub fn rules(&self) -> RuleSender {
+        self.rules.clone()
     }
 
     /// What the engine tells of itself.
@@ -164,9 +182,10 @@ where
     let (asks, questions) = AskSender::channel(parts.options.question.queue, wake.clone());
     let (events, receiver) = mpsc::channel(EVENTS);
     let progress = Arc::new(Progress::new(asks.admission()));
-    let mut engine = Engine::new(parts, questions, events, progress.clone())?;
+    let (rules, changes) = RuleSender::channel(wake.clone());
+    let mut engine = Engine::new(parts, (questions, changes), events, progress.clone())?;
     let thread = thread::Builder::new().name("engine".into()).spawn(move || engine.run())?;
-    Ok((EngineHandle { asks, progress, wake, thread: Some(thread) }, receiver))
+    Ok((EngineHandle { asks, rules, progress, wake, thread: Some(thread) }, receiver))
 }
 
 /// Everything the engine thread owns.
@@ -186,6 +205,7 @@ struct Engine<D: Device> {
     questions_seen: u64,
     /// When a question ended last.
     last_end: Instant,
+    rules: Rules,
     /// The picture being encoded, and the pass that takes it into the cache.
     encoding: Option<Encoding>,
     encode_pass: Pass<D>,
@@ -217,11 +237,11 @@ struct Views {
 impl<D: Device> Engine<D> {
     fn new(
         parts: EngineParts<D>,
-        asks: mpsc::Receiver<Ask>,
+        (asks, changes): (mpsc::Receiver<Ask>, mpsc::Receiver<RuleRequest>),
         events: mpsc::Sender<Event>,
         progress: Arc<Progress>,
     ) -> Result<Self, EngineError> {
-        let EngineParts { model, tokenizer, preprocessor, cameras, wake, options } = parts;
+        let EngineParts { model, tokenizer, preprocessor, cameras, wake, mut options } = parts;
         let start = Instant::now();
         let cameras: Vec<Camera> = cameras.into_iter().map(|input| Camera::new(input, start)).collect();
         progress.update(|report| {
@@ -229,7 +249,8 @@ impl<D: Device> Engine<D> {
             report.cache.bytes = model.cache().bytes() as u64;
             report.cache.pages = model.cache().pages() as u32;
         });
-        Ok(Self {
+        let rules = std::mem::take(&mut options.rules);
+        let mut engine = Self {
             encode_pass: model.pass()?,
             batches: [Batch::new(&model)?, Batch::new(&model)?],
             questions: Vec::with_capacity(options.question.queue),
@@ -246,6 +267,7 @@ impl<D: Device> Engine<D> {
             grammars: Arc::new(Grammars::new(&tokenizer)),
             system: Sequence::default(),
             rgb: image::RgbImage::new(0, 0),
+            rules: Rules::new(YesNo::new(&tokenizer), changes),
             model,
             tokenizer,
             preprocessor,
@@ -255,7 +277,9 @@ impl<D: Device> Engine<D> {
             events,
             progress,
             cameras,
-        })
+        };
+        engine.set_rules(rules)?;
+        Ok(engine)
     }
 
     fn run(&mut self) -> Result<(), EngineError> {
@@ -265,8 +289,12 @@ impl<D: Device> Engine<D> {
             while !self.progress.is_stopping() {
                 self.admit_questions();
                 self.drop_dead_questions();
+                self.admit_rule_changes();
+                self.begin_rules();
                 self.begin_captions();
                 let start = Instant::now();
+                self.end_alerts_of_gone_cameras(start);
+                self.send_alerts();
                 match self.choose(start) {
                     Unit::Wait => {
                         self.progress.tick();
@@ -280,6 +308,7 @@ impl<D: Device> Engine<D> {
             }
         }
         self.cancel_questions();
+        self.end_alerts(AlertEnd::Stopping, |_| true);
         result
     }
 
@@ -439,9 +468,14 @@ impl<D: Device> Engine<D> {
             }
             (Purpose::Caption { camera }, Outcome::Text { truncated }) => {
                 self.learn_caption(camera, &job);
-                let (caption, captured) = (self.caption(&job, truncated), job.captured);
+                let (caption, captured) = (self.caption(camera, &job, truncated), job.captured);
                 self.close(job);
                 self.publish_caption(camera, caption, captured);
+            }
+            (Purpose::Rule { camera, rule }, Outcome::Verdict(verdict)) => {
+                let answer = Answer::new(verdict, &job);
+                self.close(job);
+                self.judge(camera, rule, answer);
             }
             (purpose, outcome) => {
                 tracing::debug!(?purpose, ?outcome, "nobody waits for this");
@@ -459,7 +493,8 @@ impl<D: Device> Engine<D> {
             Purpose::Question(number) => {
                 self.end_question(number, Err(ask_error(error, self.progress.admission())))
             }
-            Purpose::Caption { camera } | Purpose::Rule { camera, .. } => self.fail_caption(camera, error),
+            Purpose::Caption { camera } => self.fail_caption(camera, error),
+            Purpose::Rule { .. } => self.fail_rule(purpose, error),
         }
     }
 

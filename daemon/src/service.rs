@@ -127,8 +127,13 @@ impl Service {
             "model loaded"
         );
         let host = Arc::new(Host { device, start, model, progress: engine.progress(), cameras });
-        let traffic =
-            Traffic { inputs: host.clone(), asks: engine.asks(), events, question: config.question.clone() };
+        let traffic = Traffic {
+            inputs: host.clone(),
+            asks: engine.asks(),
+            rules: engine.rules(),
+            events,
+            question: config.question.clone(),
+        };
         bus.serve(traffic)?;
         Ok(Self { engine, bus, host })
     }

@@ -194,6 +194,51 @@ def frames_are_pictures(session):
     return jpeg
 
 
+def change_rules(session, change, key=f"{ROOT}/control/rules"):
+    """The rules after a change, or the kind of its error."""
+    payload = None if change is None else json.dumps(change)
+    (reply,) = list(session.get(key, payload=payload, encoding="application/json", timeout=PATIENCE))
+    if reply.err is not None:
+        assert str(reply.err.encoding) == "application/json", reply.err.encoding
+        (kind,) = json.loads(reply.err.payload.to_string())
+        return kind
+    assert str(reply.ok.encoding) == "application/json", reply.ok.encoding
+    return json.loads(reply.ok.payload.to_string())["rules"]
+
+
+def rules_change_and_alerts_come(session):
+    alerts = queue.Queue()
+    subscriber = session.declare_subscriber(f"{ROOT}/alert/*/json", alerts.put)
+    assert change_rules(session, None) == change_rules(session, "get") == []
+    # Whatever the answer is, its probability is over this threshold.
+    sure = {"name": "sure", "question": "Is there anything?", "threshold": 1e-30, "release_threshold": 0}
+    (added,) = change_rules(session, {"add": {**sure, "cameras": [CAMERA]}})
+    assert added["min_duration_s"] == 0 and added["cameras"] == [CAMERA], added
+    began = alerts.get(timeout=PATIENCE)
+    assert str(began.key_expr) == f"{ROOT}/alert/sure/json", began.key_expr
+    began = json.loads(began.payload.to_string())
+    assert began["event"] == "began" and began["frame"]["camera"] == CAMERA, began
+    assert began["question"] == sure["question"] and 0 < began["p_yes"] <= 1 and began["model_id"], began
+    for change, kind in [
+        ({"add": sure}, "bad_request"),
+        ({"add": {**sure, "name": "a/b"}}, "bad_request"),
+        ({"add": {**sure, "name": "other", "threshold": 2}}, "bad_request"),
+        ({"add": {**sure, "name": "other", "cameras": ["attic"]}}, "unknown_camera"),
+        ({"set": [{**sure, "name": str(i)} for i in range(33)]}, "too_long"),
+        ({"remove": "other"}, "unknown_rule"),
+        ({"remove": 1}, "bad_request"),
+        ("delete", "bad_request"),
+        ({"add": {**sure, "question": "x" * 2_000_000}}, "too_long"),
+    ]:
+        assert change_rules(session, change) == kind, (change, kind)
+    assert change_rules(session, "get", f"{ROOT}/control/doors") == "bad_request"
+    assert change_rules(session, {"remove": "sure"}) == []
+    ended = json.loads(alerts.get(timeout=PATIENCE).payload.to_string())
+    assert ended["event"] == {"ended": "rule_changed"} and ended["began"] == began["frame"], ended
+    assert alerts.empty()
+    subscriber.undeclare()
+
+
 with open_session() as session:
     the_daemon_shows_itself(session)
     captions_come(session)
@@ -202,5 +247,6 @@ with open_session() as session:
     json_questions_stream(session, jpeg)
     postcard_questions_stream(session)
     errors_are_typed(session)
+    rules_change_and_alerts_come(session)
     # After all that nonsense it still answers.
     plain_questions_stream(session)

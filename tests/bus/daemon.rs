@@ -21,8 +21,11 @@ impl Daemon {
     fn start(endpoint: &str) -> Self {
         let device = format!("device_name={DEVICE}");
         let camera = format!("{CAMERA}=test:");
-        let arguments =
-            ["run", "--camera", &camera, "--listen", endpoint, "--set", &device, "--set", "log=error"];
+        // Every frame is described, so that no test need wait until something happens.
+        let all = "caption.change_threshold=0";
+        let quiet = "log=error";
+        let arguments = ["run", "--camera", &camera, "--listen", endpoint, "--set", &device];
+        let arguments = [&arguments[..], &["--set", all, "--set", quiet]].concat();
         let mut daemon = Self(service::daemon(&arguments).stderr(Stdio::inherit()).spawn().unwrap());
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = try_client(endpoint, None) {

@@ -7,13 +7,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use messages::{
-    Answer, AnswerPiece, AskError, CameraPhase, CameraState, CameraStatus, Caption, CaptionPiece,
-    FrameChoice, FrameStamp, Status,
+    Alert, AlertEnd, AlertEvent, Answer, AnswerPiece, AskError, CameraPhase, CameraState, CameraStatus,
+    Caption, CaptionPiece, FrameChoice, FrameStamp, Rule, Rules, Status,
 };
 use mobilevlmd::bus::{Bus, BusInputs, Traffic};
 use mobilevlmd::camera::{Frame, PixelFormat, Wake};
 use mobilevlmd::config::{BusConfig, QuestionConfig};
-use mobilevlmd::engine::{Ask, AskSender, Event, Reply};
+use mobilevlmd::engine::{Ask, AskSender, Event, Reply, RuleRequest, RuleSender};
 use tokio::sync::mpsc;
 
 use super::PATIENCE;
@@ -56,12 +56,17 @@ impl Daemon {
         let (asks, questions_in) = AskSender::channel(queue, Wake::default());
         let (events_out, events) = mpsc::channel(64);
         let question = QuestionConfig { queue, ..QuestionConfig::default() };
-        bus.serve(Traffic { inputs: Arc::new(Inputs), asks, events, question }).unwrap();
+        let (rules, changes) = RuleSender::channel(Wake::default());
+        bus.serve(Traffic { inputs: Arc::new(Inputs), asks, rules, events, question }).unwrap();
         let (engine, stop) = (Arc::new(Engine::default()), Arc::new(AtomicBool::new(false)));
         let answering = engine.clone();
         let stopping = stop.clone();
         let threads = vec![
             std::thread::spawn(move || answering.answer(questions_in)),
+            std::thread::spawn({
+                let events_out = events_out.clone();
+                move || change_rules(changes, &events_out)
+            }),
             std::thread::spawn(move || describe(&events_out, &stopping)),
         ];
         Self { endpoint, bus, engine, stop, threads }
@@ -82,8 +87,9 @@ impl Daemon {
 
     /// Stops the bus and sees that nothing of it is left.
     pub(super) fn stop(self) {
-        self.bus.stop();
+        // The bus waits for the last results.
         self.stop.store(true, Ordering::Release);
+        self.bus.stop();
         for thread in self.threads {
             thread.join().unwrap();
         }
@@ -176,6 +182,28 @@ impl Engine {
             }
             self.questions.fetch_add(1, Ordering::Release);
         }
+    }
+}
+
+/// Keeps a list of rules. Every rule is on as long as it is in the list.
+fn change_rules(mut changes: mpsc::Receiver<RuleRequest>, events: &mpsc::Sender<Event>) {
+    let mut rules: Vec<Rule> = Vec::new();
+    while let Some(RuleRequest { change, reply }) = changes.blocking_recv() {
+        let changed = change.apply(&rules, &[CAMERA.into(), "dark".into()]);
+        if let Ok(changed) = &changed {
+            let ended = AlertEvent::Ended(AlertEnd::RuleChanged);
+            let gone = rules.iter().filter(|rule| !changed.contains(rule)).map(|rule| (rule, ended));
+            let new = changed.iter().filter(|rule| !rules.contains(rule));
+            for (rule, event) in gone.chain(new.map(|rule| (rule, AlertEvent::Began))) {
+                let (name, question) = (rule.name.clone(), rule.question.clone());
+                let alert = Alert { rule: name, question, event, frame: stamp(), ..Alert::default() };
+                let alert = Alert { model_id: "made-up".into(), p_yes: 0.75, began: stamp(), ..alert };
+                events.blocking_send(Event::Alert(Box::new(alert), Instant::now())).unwrap();
+            }
+            rules = changed.clone();
+        }
+        // Whoever asked may have left.
+        let _ = reply.send(changed.map(|rules| Rules { rules }));
     }
 }
 

@@ -63,8 +63,13 @@ impl Hall {
             wake,
             options: EngineOptions {
                 model_id: "tiny".into(),
-                caption: mobilevlmd::config::CaptionConfig { max_tokens: 12, ..config.caption },
+                caption: mobilevlmd::config::CaptionConfig {
+                    max_tokens: 12,
+                    change_threshold: 0.0,
+                    ..config.caption
+                },
                 question: mobilevlmd::config::QuestionConfig { queue, ..config.question },
+                rules: Vec::new(),
             },
         };
         let (engine, events) = engine::spawn(parts).unwrap();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use messages::keys::{Key, Name, Topic};
 use messages::{
-    Answer, AnswerPiece, AskError, Caption, CaptionPiece, DecodeError, Format, FrameStamp, Message, Question,
-    Status, decode, encode,
+    Alert, Answer, AnswerPiece, AskError, Caption, CaptionPiece, DecodeError, Format, FrameStamp, Message,
+    Question, Status, decode, encode,
 };
 use zenoh::query::{ConsolidationMode, Reply, ReplyError};
 use zenoh::sample::{Sample, SourceInfo};
@@ -101,6 +101,8 @@ pub enum Seen {
     Caption(Caption),
     /// Part of a caption being written.
     Piece(CaptionPiece),
+    /// An alert that began or ended.
+    Alert(Alert),
 }
 
 /// A connection to one device.
@@ -195,8 +197,8 @@ impl Client {
         Ok((sample.payload().to_bytes().into_owned(), decode(&stamp, Format::Json)?))
     }
 
-    /// Gives `seen` every caption, of one camera or of all, until it has enough. Pieces are for
-    /// whoever shows them as they come.
+    /// Gives `seen` every caption and alert, of one camera or of all, until it has enough. Pieces are
+    /// for whoever shows them as they come.
     ///
     /// Errors: the daemon has no such camera, or the connection ends.
     pub fn watch(
@@ -209,7 +211,10 @@ impl Client {
         // An unknown camera would stay silent for ever.
         self.one(self.key(Topic::State(name.clone())))?;
         let (sender, receiver) = std::sync::mpsc::sync_channel(BACKLOG);
-        let other = sender.clone();
+        let (other, third) = (sender.clone(), sender.clone());
+        let alerts = self.session.declare_subscriber(self.key(Topic::Alert(Name::any())));
+        let _alerts =
+            alerts.callback(move |sample| drop(third.send(read(sample).map(Seen::Alert)))).wait()?;
         let captions = self.session.declare_subscriber(self.key(Topic::Caption(name.clone())));
         let _captions =
             captions.callback(move |sample| drop(sender.send(read(sample).map(Seen::Caption)))).wait()?;
@@ -221,6 +226,7 @@ impl Client {
         };
         loop {
             match receiver.recv_timeout(PROMPT) {
+                Ok(Ok(Seen::Alert(alert))) if camera.is_some_and(|camera| camera != alert.camera()) => {}
                 Ok(result) => {
                     if seen(result?).is_break() {
                         return Ok(());

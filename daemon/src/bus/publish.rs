@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 use tokio::time::MissedTickBehavior;
 use zenoh::pubsub::Publisher;
-use zenoh::qos::{CongestionControl, Reliability};
+use zenoh::qos::{CongestionControl, Priority, Reliability};
 use zenoh::{Session, Wait};
 
 use super::BusInputs;
@@ -27,6 +27,8 @@ const STATUS: Duration = Duration::from_secs(1);
 enum Care {
     /// Waits, is not lost.
     Result,
+    /// Waits, is not lost and goes before everything else.
+    Alert,
     /// Is dropped, and not even written if nobody listens.
     Passing,
 }
@@ -68,6 +70,10 @@ impl Publishers {
                     Care::Result => publisher
                         .congestion_control(CongestionControl::Block)
                         .reliability(Reliability::Reliable),
+                    Care::Alert => publisher
+                        .congestion_control(CongestionControl::Block)
+                        .priority(Priority::InteractiveHigh)
+                        .reliability(Reliability::Reliable),
                     Care::Passing => publisher
                         .congestion_control(CongestionControl::Drop)
                         .reliability(Reliability::BestEffort),
@@ -88,7 +94,7 @@ impl Pair {
         let twins = [(Some(&self.postcard), Format::Postcard), (self.json.as_ref(), Format::Json)];
         for (publisher, format) in twins {
             let Some(publisher) = publisher else { continue };
-            if self.care == Care::Result || publisher.matching_status().wait()?.matching() {
+            if self.care != Care::Passing || publisher.matching_status().wait()?.matching() {
                 publisher.put(encode(message, format)).encoding(M::encoding(format)).wait()?;
             }
         }
@@ -96,19 +102,24 @@ impl Pair {
     }
 }
 
-/// Publishes captions and pieces of them until the engine is gone. It runs on a thread of its own,
+/// Publishes captions, pieces of them and alerts until the engine is gone. It runs on a thread of its own,
 /// because a result waits for a full link.
 pub(super) fn results(mut publishers: Publishers, mut events: mpsc::Receiver<Event>) {
     while let Some(event) = events.blocking_recv() {
         match event {
             Event::Caption(mut caption, captured) => {
-                let Some(name) = camera(&caption.frame.camera) else { continue };
+                let Some(name) = name(&caption.frame.camera) else { continue };
                 caption.age_ms = age_ms(captured);
                 publishers.put(Topic::Caption(name), Care::Result, caption.as_ref());
             }
             Event::Piece(piece) => {
-                let Some(name) = camera(&piece.frame.camera) else { continue };
+                let Some(name) = name(&piece.frame.camera) else { continue };
                 publishers.put::<CaptionPiece>(Topic::CaptionPartial(name), Care::Passing, &piece);
+            }
+            Event::Alert(mut alert, captured) => {
+                let Some(name) = name(&alert.rule) else { continue };
+                alert.age_ms = age_ms(captured);
+                publishers.put(Topic::Alert(name), Care::Alert, alert.as_ref());
             }
         }
     }
@@ -121,7 +132,7 @@ pub(super) async fn states(mut publishers: Publishers, inputs: Arc<dyn BusInputs
     loop {
         tick.tick().await;
         for state in inputs.cameras() {
-            let Some(name) = camera(&state.camera) else { continue };
+            let Some(name) = name(&state.camera) else { continue };
             if published.get(&state.camera) != Some(&state) {
                 publishers.put(Topic::State(name), Care::Result, &state);
                 published.insert(state.camera.clone(), state);
@@ -145,9 +156,9 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     interval
 }
 
-/// The camera of a result as part of a key. The configuration lets no other names through.
-fn camera(name: &str) -> Option<Name> {
-    Name::new(name).inspect_err(|error| tracing::error!(camera = name, %error, "not published")).ok()
+/// The camera or rule of a result as part of a key. The configuration lets no other names through.
+fn name(name: &str) -> Option<Name> {
+    Name::new(name).inspect_err(|error| tracing::error!(name, %error, "not published")).ok()
 }
 
 /// Milliseconds since `captured`.

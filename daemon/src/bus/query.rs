@@ -174,11 +174,13 @@ fn reply<M: Message>(query: &Query, key: &Key, message: &M) {
     log(query.reply(key.to_string(), encode(message, format)).encoding(M::encoding(format)).wait());
 }
 
-fn refuse(query: &Query, error: &AskError) {
+/// Replies with an error.
+pub(super) fn refuse(query: &Query, error: &AskError) {
     log(query.reply_err(encode(error, Format::Json)).encoding(AskError::encoding(Format::Json)).wait());
 }
 
-fn log(sent: zenoh::Result<()>) {
+/// A reply that cannot be sent has nobody to go to.
+pub(super) fn log(sent: zenoh::Result<()>) {
     if let Err(error) = sent {
         tracing::debug!(%error, "a reply was not sent");
     }

@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Write};
 
-use messages::{CameraPhase, CameraStatus, DraftStatus, EngineStatus, Format, Latency, Status, encode};
+use messages::{
+    CameraPhase, CameraStatus, DraftStatus, EngineStatus, Format, Latency, RulePhase, RuleStatus, Status,
+    encode,
+};
 
 use super::Failure;
 use crate::bus::client::{Client, Connect};
@@ -72,7 +75,23 @@ fn write_status(out: &mut impl Write, status: &Status) -> fmt::Result {
         cache.pages,
         cache.bytes as f64 / MIB
     )?;
-    status.cameras.iter().try_for_each(|camera| write_camera(out, camera))
+    status.cameras.iter().try_for_each(|camera| write_camera(out, camera))?;
+    status.rules.iter().try_for_each(|rule| write_rule(out, rule))
+}
+
+fn write_rule(out: &mut impl Write, rule: &RuleStatus) -> fmt::Result {
+    let phase = match rule.phase {
+        RulePhase::Quiet => "quiet",
+        RulePhase::Rising => "rising",
+        RulePhase::Active => "ALERT",
+    };
+    write!(out, "rule     {} on {}: {phase}", rule.rule, rule.camera)?;
+    match rule.p_yes {
+        Some(p_yes) => write!(out, ", yes: {:.0} %", 100.0 * p_yes)?,
+        None => out.write_str(", not evaluated yet")?,
+    }
+    write!(out, "; {} evaluations", rule.evaluations)?;
+    writeln!(out, ", last one {:.1} ms, {} alerts", rule.evaluation_ms, rule.alerts)
 }
 
 /// How drafts and sessions fare, as far as there are any.
@@ -122,6 +141,7 @@ fn write_camera(out: &mut impl Write, camera: &CameraStatus) -> fmt::Result {
     write!(out, "         {} frames, {:.1} per second", camera.frames, camera.frames_per_second)?;
     write!(out, ", {} replaced, {} lost, {} damaged", camera.replaced, camera.lost, camera.damaged)?;
     write!(out, "; {} captions, {} too old", camera.captions, camera.too_old)?;
+    write!(out, ", {} unchanged", camera.unchanged)?;
     writeln!(out, ", last one {:.2} s old", camera.caption_age_ms / 1000.0)
 }
 
@@ -169,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn every_camera_has_its_lines() {
+    fn every_camera_and_rule_has_its_lines() {
         let mut status = Status { device: "robot".into(), ..Status::default() };
         for (name, reason) in [("front", ""), ("rear", "no such device")] {
             let mut camera = CameraStatus { source: "test:".into(), ..CameraStatus::default() };
@@ -177,9 +197,13 @@ mod tests {
             camera.state.reason = reason.into();
             status.cameras.push(camera);
         }
+        let (rule, camera) = ("door".into(), "front".into());
+        let phase = RulePhase::Active;
+        status.rules.push(RuleStatus { rule, camera, phase, p_yes: Some(0.931), ..RuleStatus::default() });
         let mut text = String::new();
         write_status(&mut text, &status).unwrap();
         assert!(text.contains("camera   front: opening, test:\n"), "{text}");
         assert!(text.contains("camera   rear: opening (no such device), test:\n"), "{text}");
+        assert!(text.contains("rule     door on front: ALERT, yes: 93 %; 0 evaluations"), "{text}");
     }
 }

@@ -1,23 +1,26 @@
-//! `mobilevlmd watch`: prints captions as they are published.
+//! `mobilevlmd watch`: prints captions and alerts as they are published.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 
-use messages::{Caption, CaptionPiece, Format, FrameStamp, encode};
+use messages::{Alert, AlertEnd, AlertEvent, Caption, CaptionPiece, Format, FrameStamp, Message, encode};
 
 use super::Failure;
 use crate::bus::client::{Client, Connect, Seen};
 use crate::model::speech::one_line;
 
-/// Prints captions as they are published
+/// Prints captions and alerts as they are published
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Name of a camera; all cameras if left out
     camera: Option<String>,
-    /// Print each caption as one JSON object per line
+    /// Print alerts only
+    #[arg(long)]
+    alerts: bool,
+    /// Print each caption, or with --alerts each alert, as one JSON object per line
     #[arg(long)]
     json: bool,
-    /// Stop after this many captions
+    /// Stop after this many captions, or with --alerts this many alerts
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     #[command(flatten)]
@@ -28,12 +31,17 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let client = Client::connect(&args.connect)?;
     let stdout = io::stdout();
-    let stream = stdout.is_terminal() && !args.json;
+    let stream = stdout.is_terminal() && !args.json && !args.alerts;
     let mut printer = Printer { out: stdout.lock(), json: args.json, open: None };
     let mut left = args.count.unwrap_or(u64::MAX);
     let mut outcome = Ok(());
     client.watch(args.camera.as_deref(), stream, |seen| {
-        left -= u64::from(matches!(seen, Seen::Caption(_)));
+        let is_alert = matches!(seen, Seen::Alert(_));
+        // A script is given messages of one kind only.
+        if is_alert != args.alerts && (args.alerts || args.json) {
+            return ControlFlow::Continue(());
+        }
+        left -= u64::from(is_alert == args.alerts && !matches!(seen, Seen::Piece(_)));
         outcome = printer.print(seen);
         if left == 0 || outcome.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
@@ -61,14 +69,33 @@ struct Growing {
 impl<W: Write> Printer<W> {
     fn print(&mut self, seen: Seen) -> io::Result<()> {
         match seen {
-            Seen::Caption(caption) if self.json => {
-                self.out.write_all(&encode(&caption, Format::Json))?;
-                self.out.write_all(b"\n")?;
-            }
+            Seen::Caption(caption) if self.json => self.object(&caption)?,
             Seen::Caption(caption) => self.caption(&caption)?,
             Seen::Piece(piece) => self.piece(&piece)?,
+            Seen::Alert(alert) if self.json => self.object(&alert)?,
+            Seen::Alert(alert) => self.alert(&alert)?,
         }
         self.out.flush()
+    }
+
+    fn object<M: Message>(&mut self, message: &M) -> io::Result<()> {
+        self.out.write_all(&encode(message, Format::Json))?;
+        self.out.write_all(b"\n")
+    }
+
+    /// Ends the open line and prints one of its own.
+    fn alert(&mut self, alert: &Alert) -> io::Result<()> {
+        let end = if self.open.take().is_some() { " ...\n" } else { "" };
+        let (head, rule, question) = (head(&alert.frame), &alert.rule, one_line(&alert.question));
+        let event = match alert.event {
+            AlertEvent::Began => "begins",
+            AlertEvent::Ended(AlertEnd::Answer) => "ends",
+            AlertEvent::Ended(AlertEnd::CameraGone) => "ends: the camera is gone",
+            AlertEvent::Ended(AlertEnd::RuleChanged) => "ends: the rule was changed",
+            AlertEvent::Ended(AlertEnd::Stopping) => "ends: the daemon stops",
+        };
+        let percent = 100.0 * alert.p_yes;
+        writeln!(self.out, "{end}{head}alert \"{rule}\" {event} ({question} yes: {percent:.0} %)")
     }
 
     /// Lets the open line grow, or begins one. Pieces of other cameras wait for their caption.
@@ -164,6 +191,38 @@ mod tests {
             ],
         );
         let lines = ["front: A ...", "rear: Darkness. (1.2 s)", "front: A red box. (1.2 s)"];
+        assert_eq!(text, lines.map(|line| format!("12:34:56.789Z {line}\n")).concat());
+    }
+
+    #[test]
+    fn an_alert_has_a_line_of_its_own() {
+        let front = frame("front", 1);
+        let alert = |event| {
+            let (rule, question) = ("door".into(), "Is the door\nopen?".into());
+            Seen::Alert(Alert {
+                rule,
+                question,
+                event,
+                p_yes: 0.93,
+                frame: front.clone(),
+                ..Alert::default()
+            })
+        };
+        let text = printed(
+            false,
+            [
+                piece(&front, 0, "A red"),
+                alert(AlertEvent::Began),
+                alert(AlertEvent::Ended(AlertEnd::CameraGone)),
+                caption(&front, "A red box."),
+            ],
+        );
+        let lines = [
+            "front: A red ...",
+            "front: alert \"door\" begins (Is the door open? yes: 93 %)",
+            "front: alert \"door\" ends: the camera is gone (Is the door open? yes: 93 %)",
+            "front: A red box. (1.2 s)",
+        ];
         assert_eq!(text, lines.map(|line| format!("12:34:56.789Z {line}\n")).concat());
     }
 

@@ -10,9 +10,11 @@ use super::Engine;
 use super::draft::Memory;
 use super::job::{Ear, Job, Plan, Purpose, Writer};
 use super::progress::millis;
+use super::pulse::Pulse;
 use super::request::Event;
 use super::scene::{Scene, Target};
 use super::scheduler::CameraView;
+use super::sight::{Look, Sight};
 use crate::camera::{Frame, Latest};
 use crate::model::PassError;
 use crate::model::kv_cache::Sequence;
@@ -40,6 +42,9 @@ pub(super) struct Camera {
     pub(super) last_start: Option<Instant>,
     /// From this time on its next picture takes turns with questions.
     owed_at: Instant,
+    /// Tells whether a frame needs a new description.
+    pub(super) sight: Sight,
+    pulse: Pulse,
     /// What was said of its pictures.
     memory: Memory,
 }
@@ -47,13 +52,22 @@ pub(super) struct Camera {
 impl Camera {
     /// A camera whose first picture is owed at once.
     pub(super) fn new(input: CameraInput, now: Instant) -> Self {
-        Self { input, scene: None, last_start: None, owed_at: now, memory: Memory::default() }
+        Self {
+            input,
+            scene: None,
+            last_start: None,
+            owed_at: now,
+            sight: Sight::default(),
+            pulse: Pulse::default(),
+            memory: Memory::default(),
+        }
     }
 
     /// What the scheduler needs to know; `is_free` tells that it may begin a picture.
     pub(super) fn view(&self, is_free: bool, period: Duration, now: Instant) -> CameraView {
         let is_due = is_free
             && self.last_start.is_none_or(|start| now.duration_since(start) >= period)
+            && self.sight.is_rested(now)
             && self.input.latest.has_new();
         CameraView { is_due, last_start: self.last_start, owed_at: Some(self.owed_at) }
     }
@@ -63,27 +77,37 @@ impl Camera {
         self.last_start = Some(now);
         std::mem::replace(&mut self.owed_at, now + at_least_every)
     }
+
+    /// Whether the camera delivered frames and does not any more.
+    pub(super) fn is_gone(&mut self, now: Instant) -> bool {
+        if let Some(newest) = self.input.latest.newest() {
+            self.pulse.see(newest.sequence, newest.captured);
+        }
+        self.pulse.is_gone(now)
+    }
 }
 
 /// A scene for `frame` that has no positions yet.
 pub(super) fn scene_of(camera: &str, frame: &Arc<Frame>) -> Scene {
     Scene {
-        stamp: FrameStamp {
-            camera: camera.to_owned(),
-            sequence: frame.sequence,
-            captured_at: frame.captured_at,
-        },
+        stamp: stamp_of(camera, frame),
         captured: frame.captured,
         frame: Some(frame.clone()),
         timings: Timings::default(),
         sequence: Sequence::default(),
         is_captioned: false,
+        unchanged_since: None,
         owed_at: None,
     }
 }
 
+/// What results say of a frame.
+pub(super) fn stamp_of(camera: &str, frame: &Frame) -> FrameStamp {
+    FrameStamp { camera: camera.to_owned(), sequence: frame.sequence, captured_at: frame.captured_at }
+}
+
 impl<D: Device> Engine<D> {
-    /// Begins to encode the newest frame of a camera, unless it is too old.
+    /// Begins to encode the newest frame of a camera, unless it is too old or shows nothing new.
     pub(super) fn describe(&mut self, index: usize) {
         let camera = &mut self.cameras[index];
         let Some(frame) = camera.input.latest.take_new() else { return };
@@ -92,14 +116,31 @@ impl<D: Device> Engine<D> {
             self.progress.update(|report| report.cameras[index].too_old += 1);
             return;
         }
-        let owed_at = camera.begin_picture(start, self.options.caption.at_least_every());
         if let Err(error) = frame.rgb_into(&mut self.rgb) {
             tracing::debug!(camera = camera.input.name, sequence = frame.sequence, %error, "damaged frame");
+            camera.last_start = Some(start);
             self.progress.update(|report| report.cameras[index].damaged += 1);
             return;
         }
-        let scene = Scene { owed_at: Some(owed_at), ..scene_of(&camera.input.name, &frame) };
+        let config = &self.options.caption;
+        let unchanged_since = match camera.sight.look(&self.rgb, frame.captured_at, start, config) {
+            Look::News => None,
+            Look::Stale { since } => Some(since),
+            Look::Same { since } => return self.rest(index, &frame, since),
+        };
+        let owed_at = Some(camera.begin_picture(start, config.at_least_every()));
+        let scene = Scene { owed_at, unchanged_since, ..scene_of(&camera.input.name, &frame) };
+        self.progress.update(|report| report.cameras[index].unchanged_since = unchanged_since);
         self.begin_encoding(Target::Camera(index), scene, start);
+    }
+
+    /// A frame shows nothing new: what was said of the last one holds.
+    fn rest(&mut self, index: usize, frame: &Frame, since: u64) {
+        self.progress.update(|report| {
+            report.cameras[index].unchanged += 1;
+            report.cameras[index].unchanged_since = Some(since);
+        });
+        self.see_same(index, frame);
     }
 
     /// Keeps an encoded frame as what the camera sees now.
@@ -183,8 +224,9 @@ impl<D: Device> Engine<D> {
         }
     }
 
-    /// A finished caption.
-    pub(super) fn caption(&self, job: &Job, truncated: bool) -> Caption {
+    /// A finished caption of a camera's picture.
+    pub(super) fn caption(&self, index: usize, job: &Job, truncated: bool) -> Caption {
+        let scene = self.cameras[index].scene.as_ref().filter(|scene| scene.stamp == job.stamp);
         Caption {
             text: job.text().to_owned(),
             frame: job.stamp.clone(),
@@ -194,7 +236,7 @@ impl<D: Device> Engine<D> {
             tokens: job.tokens,
             timings: job.timings,
             truncated,
-            unchanged_since: None,
+            unchanged_since: scene.and_then(|scene| scene.unchanged_since),
         }
     }
 

@@ -3,16 +3,18 @@
 //! Both pictures are compared cell by cell, and the cell that differs most decides, so that a small
 //! object counts as much as a large one. What is no change of the scene is taken out first: a shift
 //! of exposure or white balance by a robust fit over all cells, light that the sensor cuts off by its
-//! share of the cell, bands of flicker by the median of each row, noise by its measured size, and a
-//! pixel of shake by what it would do to each cell. The comparison is with the picture described last, not with the one before, so that slow
-//! changes add up.
+//! share of the cell, bands of flicker by the median of each row, noise by its measured size. Shake of
+//! the camera, and things that only sway, stay between what a cell would show if it lay half a cell,
+//! a hundredth of the width, further to any side; finer patterns than that by what one pixel of shake
+//! would do to the cell. The comparison is with the picture described last,
+//! not with the one before, so that slow changes add up.
 
 mod cells;
 mod fit;
 
 use image::RgbImage;
 
-use cells::{CHANNELS, Cells, Grid};
+use cells::{CHANNELS, Cells, Grid, Reducer};
 use fit::{Fit, median, spread};
 
 /// Noise is allowed for up to this many times its standard deviation. Of 9000 values ten times a
@@ -23,7 +25,7 @@ const SIGMAS: f32 = 6.5;
 const MOST_NOISE: f32 = 4.0;
 
 /// Pixels of shake that are allowed for, in a picture of [`SHAKE_SIDE`] pixels.
-const SHAKE: f32 = 1.5;
+const SHAKE: f32 = 1.0;
 const SHAKE_SIDE: f32 = 640.0;
 
 /// The share of an exposure shift by which the fit may be wrong: real curves are not straight.
@@ -49,6 +51,7 @@ pub(super) struct Gate {
     has_previous: bool,
     /// Standard deviation of the difference of a cell's means in two pictures of one scene.
     noise: [f32; CHANNELS],
+    reducer: Reducer,
     /// One value for each cell.
     residuals: Vec<f32>,
     scratch: Vec<f32>,
@@ -67,7 +70,7 @@ impl Gate {
             return f32::INFINITY;
         }
         std::mem::swap(&mut self.newest, &mut self.previous);
-        self.newest.read(&grid, picture);
+        self.reducer.reduce(&grid, picture, &mut self.newest);
         self.measure_noise();
         self.has_previous = true;
         if !self.has_described {
@@ -93,6 +96,7 @@ impl Gate {
         for cells in [&mut self.described, &mut self.newest, &mut self.previous] {
             cells.resize(&grid);
         }
+        self.reducer.resize(&grid);
         self.residuals.resize(grid.cells(), 0.0);
         self.scratch.resize(grid.cells(), 0.0);
         (self.has_described, self.has_previous) = (false, false);
@@ -121,32 +125,38 @@ impl Gate {
         for (value, (old, new)) in self.residuals.iter_mut().zip(old.mean.iter().zip(&new.mean)) {
             *value = new - fit.expect(*old);
         }
-        take_out_bands(&mut self.residuals, self.grid.columns, &mut self.scratch);
+        let columns = self.grid.columns();
         let noise = SIGMAS * self.noise[channel];
-        let shake = SHAKE * (self.grid.side() as f32 / SHAKE_SIDE).max(1.0);
+        let shake = SHAKE * (self.grid.longer() as f32 / SHAKE_SIDE).max(1.0);
         let mut most = 0f32;
-        for (cell, residual) in self.residuals.iter().enumerate() {
-            let mean = old.mean[cell];
-            let shifted = FIT_ERROR * (fit.expect(mean) - mean).abs();
-            let cut = fit.cut() * old.glare[cell].max(new.glare[cell]);
-            let moved = shake * old.slope[cell].max(new.slope[cell]);
-            most = most.max(residual.abs() - noise - shifted - cut - moved);
+        for (row, residuals) in self.residuals.chunks_mut(columns).enumerate() {
+            let band = band(residuals);
+            for cell in row * columns..(row + 1) * columns {
+                let (before, now) = (fit.expect(old.mean[cell]), new.mean[cell] - band);
+                let range = (fit.expect(old.low[cell]), fit.expect(old.high[cell]));
+                let appeared = outside(now, range);
+                let vanished = outside(before, (new.low[cell] - band, new.high[cell] - band));
+                let shifted = FIT_ERROR * (before - old.mean[cell]).abs();
+                let cut = fit.cut() * old.glare[cell].max(new.glare[cell]);
+                let shaken = shake * old.slope[cell].max(new.slope[cell]);
+                most = most.max(appeared.max(vanished) - noise - shifted - cut - shaken);
+            }
         }
         most
     }
 }
 
-/// Takes the median of each row out of it, up to [`MOST_FLICKER`].
-fn take_out_bands(values: &mut [f32], columns: usize, scratch: &mut [f32]) {
-    if columns < LEAST_ROW {
-        return;
+/// By how much a value lies outside of a range.
+fn outside(value: f32, (low, high): (f32, f32)) -> f32 {
+    (low - value).max(value - high).max(0.0)
+}
+
+/// The band of flicker in a row of residuals, which are reordered.
+fn band(residuals: &mut [f32]) -> f32 {
+    if residuals.len() < LEAST_ROW {
+        return 0.0;
     }
-    for row in values.chunks_mut(columns) {
-        let scratch = &mut scratch[..row.len()];
-        scratch.copy_from_slice(row);
-        let band = median(scratch).clamp(-MOST_FLICKER, MOST_FLICKER);
-        row.iter_mut().for_each(|value| *value -= band);
-    }
+    median(residuals).clamp(-MOST_FLICKER, MOST_FLICKER)
 }
 
 #[cfg(test)]

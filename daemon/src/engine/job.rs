@@ -1,6 +1,7 @@
 //! One text in the making: a prompt behind a picture, then tokens until the end.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kernels::Device;
@@ -14,6 +15,7 @@ use crate::model::kv_cache::{Mark, Sequence};
 use crate::model::pass::Pass;
 use crate::model::sampler::Sampler;
 use crate::model::speech::{Heard, Speech};
+use crate::model::yes_no::{Verdict, YesNo};
 use crate::model::{Input, Logits, MobileVlm, PassError};
 
 /// What a job is for.
@@ -50,12 +52,9 @@ impl Purpose {
 pub(super) enum Ear {
     /// Text, token after token.
     Text(Box<Writer>),
-    /// One number, from the distribution of the first token; nothing is generated.
-    Verdict(Judge),
+    /// Yes or no, from the distribution of the first token; nothing is generated.
+    Verdict(Arc<YesNo>),
 }
-
-/// Reads one number from the logits after a prompt.
-pub(super) type Judge = Box<dyn FnMut(&[f32]) -> f32 + Send>;
 
 /// Chooses tokens and turns them into text.
 pub(super) struct Writer {
@@ -132,7 +131,7 @@ pub(super) enum Outcome {
         truncated: bool,
     },
     /// What the logits after the prompt say.
-    Verdict(f32),
+    Verdict(Verdict),
     /// The form of the text cannot be followed any further.
     Formless(ConstraintError),
 }
@@ -308,7 +307,7 @@ impl Job {
         let outcome = loop {
             let row = logits.row(first + right);
             let written = match &mut self.ear {
-                Ear::Verdict(read) => return Some(Outcome::Verdict(read(row))),
+                Ear::Verdict(judge) => return Some(Outcome::Verdict(judge.read(row))),
                 Ear::Text(writer) => writer.write(row, &mut self.tokens.generated),
             };
             let (id, outcome) = match written {

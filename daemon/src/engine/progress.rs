@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use messages::{CacheStatus, EngineStatus, StageStatus};
+use messages::{CacheStatus, EngineStatus, RuleStatus, StageStatus};
 
 use super::admission::Admission;
 use super::latency::Times;
@@ -68,6 +68,8 @@ pub struct Report {
     pub cache: CacheStatus,
     /// Per camera, in the order of the configuration.
     pub cameras: Vec<CameraReport>,
+    /// Per rule and camera that it watches, in the order of the rules.
+    pub rules: Vec<RuleStatus>,
 }
 
 /// What the engine did for one camera.
@@ -79,6 +81,11 @@ pub struct CameraReport {
     pub too_old: u64,
     /// Frames that could not be decoded.
     pub damaged: u64,
+    /// Frames that showed nothing new.
+    pub unchanged: u64,
+    /// While new frames show nothing new: the capture time of the first frame that looked like this,
+    /// in nanoseconds since the Unix epoch.
+    pub unchanged_since: Option<u64>,
     /// Milliseconds from capture of the frame to the end of its last caption.
     pub caption_age_ms: f32,
     /// The frame described last: what the model saw.

@@ -328,7 +328,16 @@ impl<D: Device> Engine<D> {
             let captured = question.ask.arrived;
             let (timings, sequence) = (Timings::default(), Sequence::default());
             let (is_captioned, owed_at) = (true, None);
-            let scene = Scene { stamp, captured, frame: None, timings, sequence, is_captioned, owed_at };
+            let scene = Scene {
+                stamp,
+                captured,
+                frame: None,
+                timings,
+                sequence,
+                is_captioned,
+                unchanged_since: None,
+                owed_at,
+            };
             return self.begin_encoding(Target::Question(number), scene, start);
         }
         let Some(frame) = question.wanted.take().or_else(|| self.cameras[camera].input.latest.newest())
@@ -343,7 +352,9 @@ impl<D: Device> Engine<D> {
             return self.end(index, Err(AskError::NoFrame { reason }));
         }
         let scene = scene_of(&self.cameras[camera].input.name, &frame);
-        let owed_at = self.cameras[camera].begin_picture(start, self.options.caption.at_least_every());
+        let config = &self.options.caption;
+        self.cameras[camera].sight.describe(&self.rgb, frame.captured_at, start, config);
+        let owed_at = self.cameras[camera].begin_picture(start, config.at_least_every());
         let scene = Scene { owed_at: Some(owed_at), ..scene };
         self.begin_encoding(Target::Camera(camera), scene, start);
     }
@@ -359,6 +370,7 @@ impl<D: Device> Engine<D> {
     /// Tells those who waited for a picture that the cache has no room for it.
     pub(super) fn fail_encoding(&mut self, target: Target, error: PassError) {
         if let Target::Camera(camera) = target {
+            self.cameras[camera].sight.forget();
             self.fail_caption(camera, error);
         }
         for index in (0..self.questions.len()).rev() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use messages::{AnswerPiece, AskError, Caption, CaptionPiece, Question};
+use messages::{Alert, AnswerPiece, AskError, Caption, CaptionPiece, Question};
 use tokio::sync::mpsc;
 
 use super::admission::Admission;
@@ -33,6 +33,8 @@ pub enum Event {
     Caption(Box<Caption>, Instant),
     /// Part of a caption being written.
     Piece(CaptionPiece),
+    /// An alert that began or ended; its age is still to be set, from the time its frame was captured.
+    Alert(Box<Alert>, Instant),
 }
 
 /// The way to the engine. A question that finds the queue full is refused at once.

@@ -126,7 +126,7 @@ impl Alarm {
         Some(Turn::Began(span))
     }
 
-    /// Nothing more is known: an alert that is on ends, one that rises does so from anew.
+    /// Nothing more is known: an alert that is on ends, one that rises must rise anew.
     pub(super) fn end(&mut self) -> Option<Turn> {
         match std::mem::replace(&mut self.stage, Stage::Quiet) {
             Stage::Active(span) => {

@@ -27,6 +27,8 @@ pub(super) struct Scene {
     pub(super) sequence: Sequence,
     /// Whether a caption was begun for it.
     pub(super) is_captioned: bool,
+    /// Where it shows nothing new: the capture time of the first frame that looked like this.
+    pub(super) unchanged_since: Option<u64>,
     /// From this time on what is to be said of it takes turns with questions.
     pub(super) owed_at: Option<Instant>,
 }

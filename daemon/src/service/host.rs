@@ -7,7 +7,7 @@ use messages::{CameraPhase, CameraState, CameraStatus, ModelStatus, Status};
 
 use crate::bus::BusInputs;
 use crate::camera::{CameraHandle, Frame};
-use crate::engine::Progress;
+use crate::engine::{CameraReport, Progress};
 use crate::health;
 use crate::wall_clock;
 
@@ -44,10 +44,12 @@ impl BusInputs for Host {
     fn status(&self) -> Status {
         let report = self.progress.report();
         let cameras = self.cameras.iter().zip(&report.cameras).map(|(camera, described)| {
-            let status = camera.status();
+            let mut status = camera.status();
+            status.state.unchanged_since = described.unchanged_since;
             CameraStatus {
                 captions: described.captions,
                 too_old: described.too_old,
+                unchanged: described.unchanged,
                 damaged: status.damaged + described.damaged,
                 caption_age_ms: described.caption_age_ms,
                 ..status
@@ -64,12 +66,17 @@ impl BusInputs for Host {
             resident_bytes: health::resident_bytes(),
             temperature_c: health::temperature_c(),
             cameras: cameras.collect(),
-            rules: Vec::new(),
+            rules: report.rules,
         }
     }
 
     fn cameras(&self) -> Vec<CameraState> {
-        self.cameras.iter().map(|camera| camera.status().state).collect()
+        let report = self.progress.report();
+        let state = |(camera, described): (&CameraHandle, &CameraReport)| CameraState {
+            unchanged_since: described.unchanged_since,
+            ..camera.status().state
+        };
+        self.cameras.iter().zip(&report.cameras).map(state).collect()
     }
 
     /// Held are the newest frame and the one that was described last.

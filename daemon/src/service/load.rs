@@ -74,6 +74,7 @@ impl Loading {
                 model_id: files.id,
                 caption: config.caption.clone(),
                 question: config.question.clone(),
+                rules: config.rules.clone(),
             },
         };
         let (engine, events) = engine::spawn(parts)?;

@@ -1,7 +1,7 @@
 //! The shift of exposure between two pictures: a straight line that most cells agree on.
 
 /// Rounds of weighing the cells by how well they agree.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 3;
 
 /// The strongest shift that passes as one of exposure: as a factor, and in levels at the mean.
 const MOST_GAIN: f32 = 2.0;
@@ -12,7 +12,7 @@ const DARKEST: f32 = 4.0;
 const BRIGHTEST: f32 = 251.0;
 
 /// Cells that are asked at most; they are spread over the picture.
-const MOST_ASKED: usize = 1024;
+const MOST_ASKED: usize = 512;
 
 /// The least share of the cells that must tell of exposure.
 const LEAST_SHARE: f32 = 0.125;

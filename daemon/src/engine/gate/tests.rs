@@ -3,6 +3,7 @@
 use image::{Rgb, RgbImage};
 
 use super::*;
+use crate::camera::world::{Painter, UNSEEN, World};
 
 /// The default of `caption.change_threshold`.
 const THRESHOLD: f32 = 8.0;
@@ -265,4 +266,53 @@ fn darkness_is_left_and_entered_once() {
     gate.keep();
     assert!(gate.difference(&dark(2)) < THRESHOLD);
     assert!(gate.difference(&STILL.noisy(1.0, 3).picture()) > THRESHOLD);
+}
+
+/// How often something was, and how often the gate told it to be a change.
+#[derive(Default)]
+struct Tally {
+    told: u32,
+    all: u32,
+}
+
+impl Tally {
+    fn count(&mut self, is_told: bool) {
+        self.told += u32::from(is_told);
+        self.all += 1;
+    }
+
+    fn percent(&self) -> f64 {
+        100.0 * f64::from(self.told) / f64::from(self.all)
+    }
+}
+
+#[test]
+fn what_happens_in_a_world_is_a_change_and_rest_is_not() {
+    let (mut painter, mut picture) = (Painter::default(), RgbImage::default());
+    let (mut events, mut still, mut swaying) = (Tally::default(), Tally::default(), Tally::default());
+    for seed in 0..12 {
+        let (world, mut gate) = (World::new(UNSEEN + seed), Gate::default());
+        let mut look = |gate: &mut Gate, seconds: f64| {
+            painter.draw(&world.at(seconds), 320, 240, &mut picture);
+            gate.difference(&picture) > THRESHOLD
+        };
+        let mut described = 0.0;
+        for _ in 0..12 {
+            let rest = world.next_rest(described + 8.0);
+            let is_told = look(&mut gate, rest);
+            if described > 0.0 && world.events(described).take_while(|event| event.at < rest).count() > 0 {
+                events.count(is_told);
+            }
+            gate.keep();
+            described = rest;
+            // Objects sway at rest, by less than the gate allows; persons shift from foot to foot.
+            let tally = if world.at(rest).person.is_some() { &mut swaying } else { &mut still };
+            for step in 1..=8 {
+                tally.count(look(&mut gate, rest + 0.4 * f64::from(step)));
+            }
+        }
+    }
+    let [events, still, swaying] = [events, still, swaying].map(|tally| (tally.percent(), tally.all));
+    println!("told: {events:.1?} % of changes, {still:.1?} % of rest, {swaying:.1?} % with persons");
+    assert!(events.0 > 98.0 && events.1 > 50 && still.0 < 1.0, "{events:?}, {still:?}, {swaying:?}");
 }

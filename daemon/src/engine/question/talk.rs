@@ -47,6 +47,7 @@ impl Picture {
             timings: Timings::default(),
             sequence: Sequence::default(),
             is_captioned: true,
+            unchanged_since: None,
             owed_at: None,
         }
     }
