@@ -52,13 +52,13 @@ pub struct KvOptions {
 impl KvOptions {
     /// As many pages as `bytes` hold, at least one sequence of `context` positions.
     pub fn with_budget(config: &LanguageConfig, context: usize, bytes: usize, dtype: KvDtype) -> Self {
-        let number = match dtype {
-            KvDtype::F32 => 4,
-            KvDtype::F16 => 2,
-        };
-        let page = 2 * config.layers * config.kv_heads * config.head_dim * PAGE * number;
+        let page = kv_shape(config).page_bytes(dtype);
         Self { context, pages: (bytes / page).max(context.div_ceil(PAGE)), dtype }
     }
+}
+
+fn kv_shape(config: &LanguageConfig) -> KvShape {
+    KvShape { layers: config.layers, kv_heads: config.kv_heads, head_dim: config.head_dim }
 }
 
 /// What a pass through the language model is given.
@@ -141,7 +141,7 @@ impl<D: Device> MobileVlm<D> {
         let language = weights::language(files, &device, options)?;
         let weight_bytes = vision.bytes(&device) + projector.bytes(&device) + language.bytes(&device);
         let config = &files.language;
-        let shape = KvShape { layers: config.layers, kv_heads: config.kv_heads, head_dim: config.head_dim };
+        let shape = kv_shape(config);
         let grid = Grid::square(files.vision.side());
         let build = |device: D| -> Result<Self, DeviceError> {
             Ok(Self {

@@ -200,6 +200,18 @@ impl Device for Cpu {
         kv.copy_page(from, to);
     }
 
+    fn kv_page_bytes(&self, kv: &Kv) -> usize {
+        kv.page_bytes()
+    }
+
+    fn kv_read_page(&self, kv: &Kv, page: PageId, into: &mut [u8]) {
+        into.copy_from_slice(kv.page(page));
+    }
+
+    fn kv_write_page(&self, kv: &mut Kv, page: PageId, from: &[u8]) {
+        kv.page_mut(page).copy_from_slice(from);
+    }
+
     fn attend(
         &self,
         q: &HostTensor,

@@ -49,6 +49,9 @@ pub struct Span<'a> {
     pub pages: &'a [PageId],
 }
 
+/// Numbers of a head that share a scale where keys and values are 8-bit integers.
+pub const KV_BLOCK: usize = 32;
+
 /// Dimensions of a KV arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvShape {
@@ -60,13 +63,41 @@ pub struct KvShape {
     pub head_dim: usize,
 }
 
+impl KvShape {
+    /// Bytes of the keys and values of one page; what a device adds to them is not counted.
+    pub fn page_bytes(&self, dtype: KvDtype) -> usize {
+        let head = match dtype {
+            KvDtype::F32 => 4 * self.head_dim,
+            KvDtype::F16 => 2 * self.head_dim,
+            KvDtype::Q8 => self.head_dim + 2 * self.head_dim.div_ceil(KV_BLOCK),
+        };
+        2 * self.layers * self.kv_heads * PAGE * head
+    }
+}
+
 /// How keys and values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvDtype {
     /// f32: the exact path.
     F32,
-    /// f16: the default.
+    /// f16, rounded to nearest: the default.
     F16,
+    /// Integers of 8 bits with an f16 scale for [`KV_BLOCK`] numbers: about half of f16.
+    Q8,
+}
+
+impl KvDtype {
+    /// Every type, the most exact first.
+    pub const ALL: [KvDtype; 3] = [KvDtype::F32, KvDtype::F16, KvDtype::Q8];
+
+    /// The name used in options and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KvDtype::F32 => "f32",
+            KvDtype::F16 => "f16",
+            KvDtype::Q8 => "q8",
+        }
+    }
 }
 
 /// How activations meet the weights of a matrix.
@@ -310,15 +341,32 @@ pub trait Device: Send {
     fn kv_bytes(&self, kv: &Self::Kv) -> usize;
 
     /// Stores row `r` of k and v, each `(rows, kv_heads * head_dim)`, at `slots[r]` of `layer`.
+    ///
+    /// [`KvDtype::Q8`] stores each head of a row in blocks of [`KV_BLOCK`] numbers, the last being
+    /// what is left: `d` is `max|x| / 127` rounded to f16, and `q` is `x / d`, at least -127 and at
+    /// most 127, rounded with halves to even. A number is then `q * d`. Where `d` is 0 all `q` are 0.
+    /// A block with a NaN or an infinity, or whose `d` no f16 can hold, is all NaN.
     fn kv_append(&self, kv: &mut Self::Kv, layer: usize, k: &Self::Tensor, v: &Self::Tensor, slots: &[Slot]);
 
     /// Copies a page with all its layers.
     fn kv_copy_page(&self, kv: &mut Self::Kv, from: PageId, to: PageId);
 
+    /// Bytes of a page as [`Device::kv_read_page`] gives them.
+    fn kv_page_bytes(&self, kv: &Self::Kv) -> usize;
+
+    /// Copies a page with all its layers to the host, in an order of this device and build.
+    fn kv_read_page(&self, kv: &Self::Kv, page: PageId, into: &mut [u8]);
+
+    /// Makes a page what [`Device::kv_read_page`] gave for an arena of the same shape and type. Any
+    /// bytes are safe, if senseless.
+    fn kv_write_page(&self, kv: &mut Self::Kv, page: PageId, from: &[u8]);
+
     /// Causal attention over cached keys and values, like [`Device::attention`] with row `i` of
     /// span `s` seeing positions `0 ..= s.position + i` of its own pages; q and out
     /// `(rows, heads * head_dim)`, query head `h` reading kv head `h / (heads / kv_heads)`.
     /// The spans cover all rows once. Sets the rows of `out`.
+    ///
+    /// Pages that neighbouring spans begin with in common are best read once for all of them.
     fn attend(
         &self,
         q: &Self::Tensor,

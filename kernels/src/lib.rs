@@ -15,10 +15,14 @@ pub mod reference;
 pub mod cpu;
 pub mod pixels;
 
+/// Raised by every change that gives numbers other bits or pages of the KV cache another layout, so
+/// that what was stored by another build is known.
+pub const NUMBERS: u32 = 1;
+
 pub use cpu::{Cpu, CpuOptions, IsaLevel};
 pub use device::{
-    Activation, Arithmetic, Device, DeviceError, Grid, KvDtype, KvShape, MatrixView, PAGE, PageId, Pairing,
-    Slot, Span,
+    Activation, Arithmetic, Device, DeviceError, Grid, KV_BLOCK, KvDtype, KvShape, MatrixView, PAGE, PageId,
+    Pairing, Slot, Span,
 };
 pub use dtype::DType;
 pub use reference::Reference;

@@ -145,6 +145,18 @@ impl Device for Reference {
         kv.copy_page(from, to);
     }
 
+    fn kv_page_bytes(&self, kv: &Kv) -> usize {
+        kv.page_bytes()
+    }
+
+    fn kv_read_page(&self, kv: &Kv, page: PageId, into: &mut [u8]) {
+        kv.read_page(page, into);
+    }
+
+    fn kv_write_page(&self, kv: &mut Kv, page: PageId, from: &[u8]) {
+        kv.write_page(page, from);
+    }
+
     fn attend(
         &self,
         q: &HostTensor,

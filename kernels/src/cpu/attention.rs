@@ -8,6 +8,9 @@
 //! the largest score so far, the sum of exponentials and the weighted sum of values, scaled down
 //! when the largest score rises. What happens to a row depends on the row and on what it sees, never
 //! on the rest of its block: that makes rows reproducible.
+//!
+//! Neighbouring spans that begin with the same page go through their pages together, block by block:
+//! what all rows of a block share is read from memory once.
 
 mod block;
 mod kv;
@@ -28,7 +31,7 @@ use super::threads::{Base, Pool};
 use crate::device::{KvDtype, KvShape, PAGE, Span};
 use crate::tensor::HostTensor;
 
-/// Rows of a span in one task.
+/// Rows of a span, or of spans with a common beginning, in one task.
 const TASK_ROWS: usize = 96;
 
 /// Products below which threads are not worth waking.
@@ -54,6 +57,7 @@ pub(super) fn attend(
         match kv.dtype() {
             KvDtype::F32 => dispatch(isa, TaskKernel { job, task, out, numbers: PhantomData::<f32> }),
             KvDtype::F16 => dispatch(isa, TaskKernel { job, task, out, numbers: PhantomData::<f16> }),
+            KvDtype::Q8 => dispatch(isa, TaskKernel { job, task, out, numbers: PhantomData::<i8> }),
         }
     };
     if job.products() < LEAST_PRODUCTS {
@@ -86,29 +90,64 @@ struct Job<'a> {
     heads: usize,
 }
 
-/// Rows of a span and a kv head.
+/// Rows of neighbouring spans and a kv head.
 struct Task<'a> {
-    span: &'a Span<'a>,
-    /// First row and number of rows, counted in the span.
+    spans: &'a [Span<'a>],
+    /// First row and number of rows, counted from the first row of the first span.
     first: usize,
     rows: usize,
     kv_head: usize,
 }
 
+impl<'a> Task<'a> {
+    /// The span of row `row` of the task, and its number there.
+    fn row(&self, row: usize) -> (&'a Span<'a>, usize) {
+        let mut row = self.first + row;
+        for span in self.spans {
+            if row < span.rows.len() {
+                return (span, row);
+            }
+            row -= span.rows.len();
+        }
+        panic!("no such row");
+    }
+}
+
+/// Spans from the first on that begin with the same page and together make one task, at least one.
+fn family(spans: &[Span<'_>]) -> usize {
+    let mut rows = 0;
+    let fits = |span: &&Span<'_>| {
+        rows += span.rows.len();
+        span.pages.first() == spans[0].pages.first() && rows <= TASK_ROWS
+    };
+    spans.iter().take_while(fits).count().max(1)
+}
+
 impl<'a> Job<'a> {
+    /// Families of spans, and into how many tasks the rows of each are cut for a head.
+    fn families(&self) -> impl Iterator<Item = (&'a [Span<'a>], usize)> + use<'a> {
+        let mut rest = self.spans;
+        std::iter::from_fn(move || {
+            let (spans, others) = rest.split_at(if rest.is_empty() { return None } else { family(rest) });
+            rest = others;
+            let rows: usize = spans.iter().map(|span| span.rows.len()).sum();
+            Some((spans, rows.div_ceil(TASK_ROWS)))
+        })
+    }
+
     fn tasks(&self) -> usize {
-        let chunks: usize = self.spans.iter().map(|span| span.rows.len().div_ceil(TASK_ROWS)).sum();
+        let chunks: usize = self.families().map(|(_, chunks)| chunks).sum();
         chunks * self.kv.shape().kv_heads
     }
 
-    /// Task `index`, counted span by span, head by head.
+    /// Task `index`, counted family by family, head by head.
     fn task(&self, mut index: usize) -> Task<'a> {
         let kv_heads = self.kv.shape().kv_heads;
-        for span in self.spans {
-            let chunks = span.rows.len().div_ceil(TASK_ROWS);
+        for (spans, chunks) in self.families() {
             if index < chunks * kv_heads {
+                let rows: usize = spans.iter().map(|span| span.rows.len()).sum();
                 let (kv_head, first) = (index / chunks, index % chunks * TASK_ROWS);
-                return Task { span, first, rows: TASK_ROWS.min(span.rows.len() - first), kv_head };
+                return Task { spans, first, rows: TASK_ROWS.min(rows - first), kv_head };
             }
             index -= chunks * kv_heads;
         }
@@ -138,11 +177,11 @@ impl<E: Stored> Kernel for TaskKernel<'_, E> {
         let KvShape { kv_heads, head_dim: dim, .. } = job.kv.shape();
         let group = job.heads / kv_heads;
         let head = job.kv.head::<E>(job.layer, task.kv_head);
-        let block = Block { q: job.q.data(), out, head, pages: task.span.pages, dim };
+        let block = Block { q: job.q.data(), out, head, dim };
         run_queries(lanes, block, task.rows * group, |item| {
-            let (row, head) = (task.first + item / group, task.kv_head * group + item % group);
-            let at = ((task.span.rows.start + row) * job.heads + head) * dim;
-            Query { at, seen: task.span.position + row + 1 }
+            let ((span, row), head) = (task.row(item / group), task.kv_head * group + item % group);
+            let at = ((span.rows.start + row) * job.heads + head) * dim;
+            Query { at, seen: span.position + row + 1, pages: span.pages }
         });
     }
 }

@@ -18,6 +18,7 @@ use half::f16;
 use super::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use super::isa::{Avx2, Avx512Vnni};
+use crate::device::KV_BLOCK;
 use portable::Portable;
 
 /// Numbers in the widest vector.
@@ -72,6 +73,12 @@ pub(crate) trait Lanes: Copy {
     /// `LANES` numbers can be written.
     unsafe fn store_f16(self, v: Self::V, to: *mut f16);
 
+    /// [`Lanes::load`] from integers.
+    ///
+    /// # Safety
+    /// `LANES` numbers can be read.
+    unsafe fn load_i8(self, from: *const i8) -> Self::V;
+
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
 
@@ -122,14 +129,21 @@ pub(crate) trait Lanes: Copy {
     fn rotate_pairs(self, v: Self::V, cos: Self::V, sin: Self::V) -> Self::V;
 }
 
-/// A number that vectors are loaded from and rounded to.
+/// A number that vectors are loaded from.
 pub(crate) trait Stored: Copy + Default + Send + Sync {
+    /// Neighbours that share a scale, by which they have to be multiplied; none has one where this
+    /// is more than any row has.
+    const BLOCK: usize = usize::MAX;
+
     /// See [`Lanes::load`].
     ///
     /// # Safety
     /// `LANES` numbers can be read.
     unsafe fn load<L: Lanes>(lanes: L, from: *const Self) -> L::V;
+}
 
+/// A number that vectors are rounded to.
+pub(crate) trait Rounded: Stored {
     /// See [`Lanes::store`].
     ///
     /// # Safety
@@ -143,7 +157,9 @@ impl Stored for f32 {
         // SAFETY: as promised by the caller.
         unsafe { lanes.load(from) }
     }
+}
 
+impl Rounded for f32 {
     #[inline(always)]
     unsafe fn store<L: Lanes>(lanes: L, v: L::V, to: *mut Self) {
         // SAFETY: as promised by the caller.
@@ -157,7 +173,19 @@ impl Stored for f16 {
         // SAFETY: as promised by the caller.
         unsafe { lanes.load_f16(from) }
     }
+}
 
+impl Stored for i8 {
+    const BLOCK: usize = KV_BLOCK;
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(lanes: L, from: *const Self) -> L::V {
+        // SAFETY: as promised by the caller.
+        unsafe { lanes.load_i8(from) }
+    }
+}
+
+impl Rounded for f16 {
     #[inline(always)]
     unsafe fn store<L: Lanes>(lanes: L, v: L::V, to: *mut Self) {
         // SAFETY: as promised by the caller.
@@ -253,6 +281,10 @@ pub(super) mod tests {
             lanes.load_f16(halves.as_ptr())
         };
         assert_eq!(lanes_of(lanes, back), vec![1.0; L::LANES]);
+        let integers: [i8; 16] = [-128, -127, -1, 0, 1, 2, 126, 127, 5, 6, 7, 8, 9, 10, 11, 12];
+        // SAFETY: as above.
+        let read = lanes_of(lanes, unsafe { lanes.load_i8(integers.as_ptr()) });
+        assert!(read.iter().zip(integers).all(|(&x, want)| x == f32::from(want)));
         // SAFETY: as above.
         let twice = lanes_of(lanes, unsafe { lanes.load_twice(numbers.as_ptr()) });
         assert!(twice.iter().enumerate().all(|(i, &x)| x == numbers[i / 2]));

@@ -2,10 +2,10 @@
 
 use half::f16;
 
-use crate::device::{DeviceError, KvDtype, KvShape, PAGE, PageId, Slot, Span};
+use crate::device::{DeviceError, KV_BLOCK, KvDtype, KvShape, PAGE, PageId, Slot, Span};
 use crate::tensor::HostTensor;
 
-/// Keys and values as f32; where the arena is f16 they are rounded when stored.
+/// Keys and values as f32; where the arena is of another type they are rounded when stored.
 #[derive(Clone, Debug)]
 pub struct Kv {
     shape: KvShape,
@@ -59,10 +59,15 @@ impl Kv {
             assert_eq!((rows.rows(), rows.cols()), (slots.len(), width), "shape of the keys and values");
             for (r, &slot) in slots.iter().enumerate() {
                 let start = self.start(layer, part, slot);
-                let stored = self.data[start..][..width].iter_mut().zip(rows.row(r));
+                let stored = &mut self.data[start..][..width];
+                stored.copy_from_slice(rows.row(r));
                 match self.dtype {
-                    KvDtype::F32 => stored.for_each(|(to, from)| *to = *from),
-                    KvDtype::F16 => stored.for_each(|(to, from)| *to = f16::from_f32(*from).to_f32()),
+                    KvDtype::F32 => {}
+                    KvDtype::F16 => stored.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
+                    KvDtype::Q8 => {
+                        let heads = stored.chunks_exact_mut(self.shape.head_dim);
+                        heads.flat_map(|head| head.chunks_mut(KV_BLOCK)).for_each(round_block);
+                    }
                 }
             }
         }
@@ -73,6 +78,41 @@ impl Kv {
         let (from, to) = (first(from), first(to));
         let len = self.data.len() / self.pages;
         self.data.copy_within(from..from + len, to);
+    }
+
+    pub(super) fn page_bytes(&self) -> usize {
+        4 * self.data.len() / self.pages.max(1)
+    }
+
+    pub(super) fn read_page(&self, page: PageId, into: &mut [u8]) {
+        assert_eq!(into.len(), self.page_bytes(), "bytes of a page");
+        let numbers = &self.data[self.start(0, 0, Slot { page, offset: 0 })..];
+        for (to, from) in into.chunks_exact_mut(4).zip(numbers) {
+            to.copy_from_slice(&from.to_le_bytes());
+        }
+    }
+
+    pub(super) fn write_page(&mut self, page: PageId, from: &[u8]) {
+        assert_eq!(from.len(), self.page_bytes(), "bytes of a page");
+        let start = self.start(0, 0, Slot { page, offset: 0 });
+        for (to, from) in self.data[start..].iter_mut().zip(from.as_chunks().0) {
+            *to = f32::from_le_bytes(*from);
+        }
+    }
+}
+
+/// Makes numbers what 8-bit integers with one scale can hold.
+fn round_block(block: &mut [f32]) {
+    let largest = block.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    let scale = f16::from_f32(largest / 127.0);
+    if scale.is_infinite() || block.iter().any(|x| !x.is_finite()) {
+        block.fill(f32::NAN);
+        return;
+    }
+    let d = scale.to_f32();
+    for x in block {
+        let q = if d == 0.0 { 0.0 } else { (*x / d).clamp(-127.0, 127.0).round_ties_even() };
+        *x = q * d;
     }
 }
 
@@ -169,6 +209,36 @@ mod tests {
         let span = Span { rows: 0..2, position: 0, pages: &[PageId(1)] };
         attend(&q, &kv, 1, &[span], 1, &mut out);
         assert_eq!(out.data(), [0.0, 0.5]);
+    }
+
+    #[test]
+    fn blocks_are_rounded_to_steps_of_their_own() {
+        let shape = KvShape { layers: 1, kv_heads: 1, head_dim: KV_BLOCK + 2 };
+        let mut kv = Kv::new(shape, 1, KvDtype::Q8).unwrap();
+        let mut row = vec![0.5; KV_BLOCK];
+        row[3] = 127.0;
+        row.extend([1e-20, -1e-20]);
+        let row = HostTensor::from_rows(&row, KV_BLOCK + 2);
+        kv.append(0, &row, &row, &[Slot { page: PageId(0), offset: 0 }]);
+        let stored = kv.head(0, 1, &[PageId(0)], 0, 0);
+        assert_eq!((stored[3], stored[4], stored[KV_BLOCK]), (127.0, 0.0, 0.0));
+        for poison in [f32::NAN, f32::INFINITY, 1e30] {
+            let mut block = [1.0, poison, 2.0];
+            round_block(&mut block);
+            assert!(block.iter().all(|x| x.is_nan()));
+        }
+    }
+
+    #[test]
+    fn pages_go_to_the_host_and_back() {
+        let shape = KvShape { layers: 2, kv_heads: 1, head_dim: 2 };
+        let mut kv = Kv::new(shape, 2, KvDtype::F32).unwrap();
+        let row = HostTensor::from_rows(&[1.5, -2.0], 2);
+        kv.append(1, &row, &row, &[Slot { page: PageId(0), offset: 9 }]);
+        let mut bytes = vec![0; kv.page_bytes()];
+        kv.read_page(PageId(0), &mut bytes);
+        kv.write_page(PageId(1), &bytes);
+        assert_eq!(kv.data[..kv.data.len() / 2], kv.data[kv.data.len() / 2..]);
     }
 
     #[test]

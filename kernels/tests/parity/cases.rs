@@ -63,7 +63,10 @@ impl Op {
             Op::SiluMul => &["silu_mul"],
             Op::Rope { .. } => &["rope"],
             Op::Attention { .. } => &["attention"],
-            Op::Attend { .. } => &["kv", "kv_bytes", "kv_append", "kv_copy_page", "attend"],
+            Op::Attend { .. } => {
+                const PAGES: [&str; 3] = ["kv_page_bytes", "kv_read_page", "kv_write_page"];
+                &["kv", "kv_bytes", "kv_append", "kv_copy_page", "attend", PAGES[0], PAGES[1], PAGES[2]]
+            }
             Op::Patches { .. } => &["patches"],
             Op::Depthwise3x3 { .. } => &["depthwise3x3"],
             Op::AveragePool2x2 { .. } => &["average_pool2x2"],
@@ -183,7 +186,7 @@ impl Case {
                 Box::new(move |out| device.attention(&input, &k, &v, heads, out))
             }
             Op::Attend { heads, kv_heads, dtype } => {
-                let sequences = [Sequence { seed: 1, past: 77, new: count, poisoned: false }];
+                let sequences = [Sequence { seed: 1, past: 77, new: count, poisoned: false, common: 0 }];
                 let shape = Heads { heads, kv_heads, head_dim: cols / heads, dtype };
                 let mut step = attend_step(device, shape, &sequences);
                 Box::new(move |out| step(out))
@@ -370,7 +373,7 @@ fn attention_cases(push: &mut impl FnMut(Op, usize, usize)) {
         for rows in [1, 2, 15, 17, 31, 32, 33, 65] {
             push(Op::Attention { heads: 2 }, rows, 2 * head_dim);
         }
-        for dtype in [KvDtype::F32, KvDtype::F16] {
+        for dtype in KvDtype::ALL {
             for (heads, kv_heads) in [(1, 1), (4, 2), (6, 1)] {
                 let op = Op::Attend { heads, kv_heads, dtype };
                 [1, 3, 20, 60].into_iter().for_each(|rows| push(op, rows, heads * head_dim));
@@ -378,17 +381,22 @@ fn attention_cases(push: &mut impl FnMut(Op, usize, usize)) {
         }
     }
     push(Op::Attention { heads: 2 }, 577, 128);
-    push(Op::Attend { heads: 2, kv_heads: 2, dtype: KvDtype::F16 }, 164, 256);
+    for dtype in [KvDtype::F16, KvDtype::Q8] {
+        push(Op::Attend { heads: 2, kv_heads: 2, dtype }, 164, 256);
+    }
 }
 
 /// The operations besides matrix products at the sizes of the 1.7B model, for timing.
 pub(crate) fn real() -> Vec<Case> {
     let attend = Op::Attend { heads: 16, kv_heads: 16, dtype: KvDtype::F16 };
+    let eight = Op::Attend { heads: 16, kv_heads: 16, dtype: KvDtype::Q8 };
     let grid = Grid::square(24);
     [
         (Op::Attention { heads: 16 }, 577, 1024),
         (attend, 1, 2048),
         (attend, 164, 2048),
+        (eight, 1, 2048),
+        (eight, 164, 2048),
         (Op::LayerNorm, 577, 1024),
         (Op::Activate(Activation::QuickGelu), 577, 4096),
         (Op::Activate(Activation::Gelu), 576, 2048),

@@ -4,6 +4,7 @@
 mod cases;
 mod formats;
 mod rows;
+mod stored;
 
 use cases::{Bound, Case, Op, small};
 use kernels::{Cpu, CpuOptions, Device, Reference};

@@ -70,17 +70,15 @@ fn threads_do_not_change_bits() {
     }
 }
 
-/// Shapes of attention over a cache: grouped heads, odd sizes, both types.
+/// Shapes of attention over a cache: grouped heads, odd sizes, all types.
 fn shapes() -> impl Iterator<Item = Heads> {
     [(1, 1, 16), (4, 2, 40), (2, 2, 64), (7, 1, 80), (2, 1, 128)].into_iter().flat_map(
-        |(heads, kv_heads, head_dim)| {
-            [KvDtype::F32, KvDtype::F16].map(|dtype| Heads { heads, kv_heads, head_dim, dtype })
-        },
+        |(heads, kv_heads, head_dim)| KvDtype::ALL.map(|dtype| Heads { heads, kv_heads, head_dim, dtype }),
     )
 }
 
 fn sequence(seed: u64, past: usize, new: usize) -> Sequence {
-    Sequence { seed, past, new, poisoned: false }
+    Sequence { seed, past, new, poisoned: false, common: 0 }
 }
 
 #[track_caller]
@@ -112,13 +110,37 @@ fn a_prompt_in_chunks_is_the_prompt_as_a_whole() {
 
 #[test]
 fn sequences_do_not_see_their_neighbours() {
-    let batch = [
+    check_together([
         sequence(1, 0, 40),
         sequence(2, 63, 1),
         sequence(3, 200, 1),
         sequence(4, 31, 2),
         sequence(5, 9, 100),
-    ];
+    ]);
+}
+
+/// Some with few rows, so that they share blocks, and some with many.
+#[test]
+fn sequences_with_common_pages_are_as_if_alone() {
+    let sharing = |seed, past, new, common| Sequence { common, ..sequence(seed, past, new) };
+    check_together([
+        sharing(1, 96, 1, 3),
+        sharing(2, 130, 1, 3),
+        sharing(3, 98, 2, 3),
+        sharing(4, 101, 1, 3),
+        sharing(5, 127, 3, 3),
+    ]);
+    check_together([
+        sharing(6, 40, 60, 1),
+        sharing(7, 32, 70, 1),
+        sharing(8, 64, 1, 2),
+        sharing(9, 64, 1, 2),
+        sequence(10, 64, 1),
+    ]);
+}
+
+/// Two of the sequences are poisoned in turn.
+fn check_together(batch: [Sequence; 5]) {
     for device in (1..=3).flat_map(devices) {
         for heads in shapes() {
             let width = heads.heads * heads.head_dim;

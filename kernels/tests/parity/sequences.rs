@@ -25,6 +25,8 @@ pub(crate) struct Sequence {
     pub(crate) new: usize,
     /// Whether every query and the newest key and value are NaN.
     pub(crate) poisoned: bool,
+    /// Pages at the beginning that are those of all sequences that have as many.
+    pub(crate) common: usize,
 }
 
 impl Sequence {
@@ -33,7 +35,10 @@ impl Sequence {
     }
 
     fn rows(&self, what: u64, positions: Range<usize>, width: usize) -> Vec<f32> {
-        let row = |position: usize| Random::new(self.seed << 32 | what << 24 | position as u64).vec(width);
+        let row = |position: usize| {
+            let seed = if position < self.common * PAGE { 0 } else { self.seed };
+            Random::new(seed << 32 | what << 24 | position as u64).vec(width)
+        };
         positions.flat_map(row).collect()
     }
 }
@@ -46,8 +51,8 @@ pub(crate) fn attend<D: Device>(device: &D, heads: Heads, sequences: &[Sequence]
     read(device, &out)
 }
 
-/// Fills a cache and returns what asks it. Pages are scattered, each is a copy of another page, and
-/// places beyond a sequence hold NaN.
+/// Fills a cache and returns what asks it. Pages are scattered, each is a copy of another page, every
+/// other one by way of the host, and places beyond a sequence hold NaN.
 pub(crate) fn attend_step<'d, D: Device>(
     device: &'d D,
     heads: Heads,
@@ -60,9 +65,10 @@ pub(crate) fn attend_step<'d, D: Device>(
     let total: usize = counts.iter().sum();
     let shape = KvShape { layers: 2, kv_heads, head_dim };
     let mut kv = device.kv(shape, 2 * total, dtype).unwrap();
-    assert!(device.kv_bytes(&kv) >= 2 * total * 2 * 2 * PAGE * kv_width * 2);
+    assert!(device.kv_bytes(&kv) >= 2 * total * shape.page_bytes(dtype));
     let stale = upload(device, &vec![f32::NAN; PAGE * kv_width], kv_width);
-    let (mut q, mut pages, mut next) = (Vec::new(), Vec::new(), 0);
+    let (mut q, mut pages, mut next) = (Vec::new(), Vec::<Vec<PageId>>::new(), 0);
+    let mut carried = vec![0; device.kv_page_bytes(&kv)];
     for (sequence, &count) in sequences.iter().zip(&counts) {
         let first: Vec<PageId> = (next..next + count).map(|page| PageId((total + page) as u32)).collect();
         for &page in &first {
@@ -82,8 +88,19 @@ pub(crate) fn attend_step<'d, D: Device>(
         let [k, v] = parts.map(|part| upload(device, &part, kv_width));
         device.kv_append(&mut kv, LAYER, &k, &v, &slots);
         // Backwards, so that pages of a sequence are neither ordered nor in one place.
-        let copies: Vec<PageId> = (0..count).map(|p| PageId((total - 1 - next - p) as u32)).collect();
-        first.iter().zip(&copies).for_each(|(&from, &to)| device.kv_copy_page(&mut kv, from, to));
+        let mut copies: Vec<PageId> = (0..count).map(|p| PageId((total - 1 - next - p) as u32)).collect();
+        for (&from, &to) in first.iter().zip(&copies) {
+            if to.0.is_multiple_of(2) {
+                device.kv_copy_page(&mut kv, from, to);
+            } else {
+                device.kv_read_page(&kv, from, &mut carried);
+                device.kv_write_page(&mut kv, to, &carried);
+            }
+        }
+        let common = sequence.common;
+        if let Some(other) = sequences[..pages.len()].iter().position(|other| other.common == common) {
+            copies[..common].copy_from_slice(&pages[other][..common]);
+        }
         pages.push(copies);
         next += count;
     }

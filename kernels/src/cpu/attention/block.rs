@@ -1,5 +1,9 @@
 //! A block of queries going through the pages of a head.
 
+use std::ops::Range;
+
+use half::f16;
+
 use super::kv::Head;
 use crate::cpu::lanes::functions::exp;
 use crate::cpu::lanes::{Lanes, Stored};
@@ -10,11 +14,11 @@ const ROWS: usize = 6;
 
 /// Computes `count` queries, block by block.
 #[inline(always)]
-pub(super) fn run_queries<L: Lanes, E: Stored>(
+pub(super) fn run_queries<'a, L: Lanes, E: Stored>(
     lanes: L,
     block: Block<'_, E>,
     count: usize,
-    query: impl Fn(usize) -> Query,
+    query: impl Fn(usize) -> Query<'a>,
 ) {
     let mut item = 0;
     while item < count {
@@ -29,11 +33,21 @@ pub(super) fn run_queries<L: Lanes, E: Stored>(
 
 /// One head of one query row.
 #[derive(Clone, Copy)]
-pub(super) struct Query {
+pub(super) struct Query<'a> {
     /// Where its numbers start, in q as in the result.
     pub(super) at: usize,
     /// Positions it sees, at least one.
     pub(super) seen: usize,
+    /// Their pages in order.
+    pub(super) pages: &'a [PageId],
+}
+
+impl Query<'_> {
+    /// Positions of page `p` that it sees.
+    #[inline(always)]
+    fn seen_of(&self, p: usize) -> usize {
+        self.seen.saturating_sub(p * PAGE).min(PAGE)
+    }
 }
 
 /// What the queries of a block share.
@@ -43,8 +57,6 @@ pub(super) struct Block<'a, E> {
     /// The whole result, laid out like `q`. Nobody else touches the parts of these queries.
     pub(super) out: *mut f32,
     pub(super) head: Head<'a, E>,
-    /// Pages in the order of positions.
-    pub(super) pages: &'a [PageId],
     /// Numbers of a head.
     pub(super) dim: usize,
 }
@@ -62,38 +74,67 @@ impl<E> Copy for Block<'_, E> {}
 #[repr(align(64))]
 struct Scores<const R: usize>([[f32; PAGE]; R]);
 
+/// What queries keep from page to page, beside their weighted sums in the result.
+struct Kept<V, const R: usize> {
+    /// The largest scores so far.
+    largest: [f32; R],
+    /// The sums of exponentials, lane by lane.
+    sums: [V; R],
+}
+
 impl<E: Stored> Block<'_, E> {
     /// Computes `R` queries. Returns `R`.
     #[inline(always)]
-    fn run<L: Lanes, const R: usize>(self, lanes: L, queries: [Query; R]) -> usize {
-        let mut scores = Scores([[0.0; PAGE]; R]);
-        let mut largest = [f32::NEG_INFINITY; R];
-        let mut sums = [lanes.splat(0.0); R];
+    fn run<L: Lanes, const R: usize>(self, lanes: L, queries: [Query<'_>; R]) -> usize {
+        let mut kept = Kept { largest: [f32::NEG_INFINITY; R], sums: [lanes.splat(0.0); R] };
         let mut most = 0;
         for query in queries {
             most = most.max(query.seen);
             // SAFETY: the query's part of the result belongs to this block alone.
             unsafe { std::slice::from_raw_parts_mut(self.out.add(query.at), self.dim) }.fill(0.0);
         }
-        for (p, &page) in self.pages[..most.div_ceil(PAGE)].iter().enumerate() {
-            self.scores(lanes, page, &queries, &mut scores);
-            let mut seen = [0; R];
-            for r in 0..R {
-                seen[r] = queries[r].seen.saturating_sub(p * PAGE).min(PAGE);
+        for p in 0..most.div_ceil(PAGE) {
+            if let Some(page) = common_page(&queries, p) {
+                self.step(lanes, (p, page), &queries, &mut kept);
+                continue;
             }
-            self.raise(lanes, &queries, &scores, seen, &mut largest, &mut sums);
             for r in 0..R {
-                // A query that sees nothing of this page has no weights there.
-                if seen[r] > 0 {
-                    sums[r] = soften(lanes, &mut scores.0[r], seen[r], largest[r], sums[r]);
+                if queries[r].seen_of(p) > 0 {
+                    let mut one = Kept { largest: [kept.largest[r]], sums: [kept.sums[r]] };
+                    self.step(lanes, (p, queries[r].pages[p]), &[queries[r]], &mut one);
+                    (kept.largest[r], kept.sums[r]) = (one.largest[0], one.sums[0]);
                 }
             }
-            self.add_values(lanes, page, &queries, &scores, seen);
         }
         for r in 0..R {
-            self.rescale(lanes, queries[r], 1.0 / lanes.sum(sums[r]));
+            self.rescale(lanes, queries[r], 1.0 / lanes.sum(kept.sums[r]));
         }
         R
+    }
+
+    /// Lets queries see a page, the one at place `p` of those that see any of it.
+    #[inline(always)]
+    fn step<L: Lanes, const R: usize>(
+        self,
+        lanes: L,
+        (p, page): (usize, PageId),
+        queries: &[Query<'_>; R],
+        kept: &mut Kept<L::V, R>,
+    ) {
+        let mut scores = Scores([[0.0; PAGE]; R]);
+        self.scores(lanes, page, queries, &mut scores);
+        let mut seen = [0; R];
+        for r in 0..R {
+            seen[r] = queries[r].seen_of(p);
+        }
+        self.raise(lanes, queries, &scores, seen, kept);
+        for r in 0..R {
+            // A query that sees nothing of this page has no weights there.
+            if seen[r] > 0 {
+                kept.sums[r] = soften(lanes, &mut scores.0[r], seen[r], kept.largest[r], kept.sums[r]);
+            }
+        }
+        self.add_values(lanes, page, queries, &scores, seen);
     }
 
     /// Scores of the queries with all keys of a page.
@@ -102,7 +143,7 @@ impl<E: Stored> Block<'_, E> {
         self,
         lanes: L,
         page: PageId,
-        queries: &[Query; R],
+        queries: &[Query<'_>; R],
         scores: &mut Scores<R>,
     ) {
         let mut q = [self.q.as_ptr(); R];
@@ -111,13 +152,28 @@ impl<E: Stored> Block<'_, E> {
         }
         let keys = self.head.keys(page);
         let scale = lanes.splat(1.0 / (self.dim as f32).sqrt());
+        let zero = [[lanes.splat(0.0); 2]; R];
         for first in (0..PAGE).step_by(2 * L::LANES) {
-            // SAFETY: `q` has `dim` numbers for each query; the page has as many lines of `PAGE`
-            // keys, of which two vectors from `first` on are used.
-            unsafe {
-                let zero = [[lanes.splat(0.0); 2]; R];
-                let sums = multiply::<L, E, R, 2>(lanes, zero, q, (keys.add(first), PAGE), self.dim);
-                for (row, sums) in scores.0.iter_mut().zip(&sums) {
+            let mut sums = zero;
+            for d in (0..self.dim).step_by(E::BLOCK) {
+                let count = E::BLOCK.min(self.dim - d);
+                // SAFETY: `q` has `dim` numbers for each query; the page has as many lines of `PAGE`
+                // keys, of which two vectors from `first` on are used.
+                let part = unsafe {
+                    let line = keys.add(d * PAGE + first);
+                    multiply::<L, E, R, 2>(lanes, zero, q.map(|q| q.add(d)), (line, PAGE), count)
+                };
+                sums = if E::BLOCK < usize::MAX {
+                    let scales = self.head.key_scales(page).wrapping_add(d / E::BLOCK * PAGE + first);
+                    // SAFETY: each block of the page has `PAGE` scales.
+                    unsafe { add_scaled(lanes, sums, part, scales) }
+                } else {
+                    part
+                };
+            }
+            for (row, sums) in scores.0.iter_mut().zip(&sums) {
+                // SAFETY: the row has `PAGE` numbers, two vectors of them from `first` on.
+                unsafe {
                     lanes.store(lanes.mul(sums[0], scale), row.as_mut_ptr().add(first));
                     lanes.store(lanes.mul(sums[1], scale), row.as_mut_ptr().add(first + L::LANES));
                 }
@@ -130,12 +186,12 @@ impl<E: Stored> Block<'_, E> {
     fn raise<L: Lanes, const R: usize>(
         self,
         lanes: L,
-        queries: &[Query; R],
+        queries: &[Query<'_>; R],
         scores: &Scores<R>,
         seen: [usize; R],
-        largest: &mut [f32; R],
-        sums: &mut [L::V; R],
+        kept: &mut Kept<L::V, R>,
     ) {
+        let Kept { largest, sums } = kept;
         let before = *largest;
         for r in 0..R {
             largest[r] = most(lanes, &scores.0[r], seen[r]).max(before[r]);
@@ -155,7 +211,7 @@ impl<E: Stored> Block<'_, E> {
         self,
         lanes: L,
         page: PageId,
-        queries: &[Query; R],
+        queries: &[Query<'_>; R],
         scores: &Scores<R>,
         seen: [usize; R],
     ) {
@@ -180,20 +236,56 @@ impl<E: Stored> Block<'_, E> {
         self,
         lanes: L,
         page: PageId,
-        queries: &[Query; R],
+        queries: &[Query<'_>; R],
         weights: [*const f32; R],
         seen: usize,
     ) {
         assert!(seen <= PAGE);
+        if E::BLOCK == usize::MAX {
+            self.add_columns::<L, R>(lanes, page, queries, weights, (0..self.dim, seen));
+            return;
+        }
+        for d in (0..self.dim).step_by(E::BLOCK) {
+            let scales = self.head.value_scales(page).wrapping_add(d / E::BLOCK * PAGE);
+            let mut scaled = Scores([[0.0; PAGE]; R]);
+            for first in (0..PAGE).step_by(L::LANES) {
+                // SAFETY: each block of the page has `PAGE` scales, as has each query weights.
+                unsafe {
+                    let scale = lanes.load_f16(scales.add(first));
+                    for (scaled, weights) in scaled.0.iter_mut().zip(weights) {
+                        let weight = lanes.mul(lanes.load(weights.add(first)), scale);
+                        lanes.store(weight, scaled.as_mut_ptr().add(first));
+                    }
+                }
+            }
+            let mut weights = weights;
+            for (weights, scaled) in weights.iter_mut().zip(&scaled.0) {
+                *weights = scaled.as_ptr();
+            }
+            let columns = d..self.dim.min(d + E::BLOCK);
+            self.add_columns::<L, R>(lanes, page, queries, weights, (columns, seen));
+        }
+    }
+
+    /// [`Block::add_weighted`] for some numbers of the values, a block's or all.
+    #[inline(always)]
+    fn add_columns<L: Lanes, const R: usize>(
+        self,
+        lanes: L,
+        page: PageId,
+        queries: &[Query<'_>; R],
+        weights: [*const f32; R],
+        (columns, seen): (Range<usize>, usize),
+    ) {
         let (values, stride) = (self.head.values(page), self.head.stride());
-        let mut d = 0;
-        while d + 2 * L::LANES <= self.dim {
+        let mut d = columns.start;
+        while d + 2 * L::LANES <= columns.end {
             // SAFETY: numbers `d .. d + 2 * LANES` lie inside a value and a result; there are
             // `PAGE` weights and values.
             unsafe { self.strip::<L, R, 2>(lanes, queries, weights, (values.add(d), stride), (d, seen)) };
             d += 2 * L::LANES;
         }
-        while d < self.dim {
+        while d < columns.end {
             // SAFETY: as above for one vector, which may end in the padding of the values.
             unsafe { self.strip::<L, R, 1>(lanes, queries, weights, (values.add(d), stride), (d, seen)) };
             d += L::LANES;
@@ -209,7 +301,7 @@ impl<E: Stored> Block<'_, E> {
     unsafe fn strip<L: Lanes, const R: usize, const N: usize>(
         self,
         lanes: L,
-        queries: &[Query; R],
+        queries: &[Query<'_>; R],
         weights: [*const f32; R],
         values: (*const E, usize),
         (d, seen): (usize, usize),
@@ -236,13 +328,13 @@ impl<E: Stored> Block<'_, E> {
 
     /// Address of number `d` of a query's result, and how many of a vector's numbers there are.
     #[inline(always)]
-    fn result<L: Lanes>(self, query: Query, d: usize) -> (*mut f32, usize) {
+    fn result<L: Lanes>(self, query: Query<'_>, d: usize) -> (*mut f32, usize) {
         (self.out.wrapping_add(query.at + d), L::LANES.min(self.dim - d))
     }
 
     /// Multiplies the result of a query.
     #[inline(always)]
-    fn rescale<L: Lanes>(self, lanes: L, query: Query, factor: f32) {
+    fn rescale<L: Lanes>(self, lanes: L, query: Query<'_>, factor: f32) {
         let factor = lanes.splat(factor);
         for d in (0..self.dim).step_by(L::LANES) {
             let (at, n) = self.result::<L>(query, d);
@@ -250,6 +342,42 @@ impl<E: Stored> Block<'_, E> {
             unsafe { lanes.store_first(lanes.mul(lanes.load_first(at, n), factor), at, n) };
         }
     }
+}
+
+/// The page at place `p` if all queries that see any of it have the same.
+#[inline(always)]
+fn common_page<const R: usize>(queries: &[Query<'_>; R], p: usize) -> Option<PageId> {
+    let mut common = None;
+    for query in queries {
+        if query.seen_of(p) > 0 {
+            let page = query.pages[p];
+            if *common.get_or_insert(page) != page {
+                return None;
+            }
+        }
+    }
+    common
+}
+
+/// `sums[r][n] = fma(part[r][n], scales[n], sums[r][n])`.
+///
+/// # Safety
+/// There are as many scales as two vectors have numbers.
+#[inline(always)]
+unsafe fn add_scaled<L: Lanes, const R: usize>(
+    lanes: L,
+    mut sums: [[L::V; 2]; R],
+    part: [[L::V; 2]; R],
+    scales: *const f16,
+) -> [[L::V; 2]; R] {
+    // SAFETY: as promised by the caller.
+    let scales = unsafe { [lanes.load_f16(scales), lanes.load_f16(scales.add(L::LANES))] };
+    for (sums, part) in sums.iter_mut().zip(part) {
+        for n in 0..2 {
+            sums[n] = lanes.fma(part[n], scales[n], sums[n]);
+        }
+    }
+    sums
 }
 
 /// The largest of the first `seen` scores.

@@ -6,24 +6,30 @@ use half::f16;
 
 use crate::cpu::buffer::Buffer;
 use crate::cpu::isa::Isa;
-use crate::cpu::lanes::{Kernel, Lanes, Stored, WIDEST, dispatch};
+use crate::cpu::lanes::{Kernel, Lanes, Rounded, WIDEST, dispatch};
 use crate::cpu::threads::{Base, Pool};
-use crate::device::{DeviceError, KvDtype, KvShape, PAGE, PageId, Slot};
+use crate::device::{DeviceError, KV_BLOCK, KvDtype, KvShape, PAGE, PageId, Slot};
 use crate::tensor::HostTensor;
 
 /// Numbers stored by a call below which threads are not worth waking.
 const LEAST: usize = 32 * 1024;
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Keys and values of all layers in pages.
 ///
 /// The order is `[page][layer][kv head]`, and of each head a tile: keys `[head_dim][PAGE]`, then
-/// values `[PAGE][stride]`, `stride` being `head_dim` padded with zeros to whole vectors. A tile has
-/// whole cache lines. All bits 0 is the number 0 in either type.
+/// values `[PAGE][stride]`, `stride` being `head_dim` padded with zeros to whole vectors. Behind
+/// integers follow their f16 scales, those of keys and those of values, each `[block][PAGE]`. A tile
+/// has whole cache lines. All bits 0 is the number 0 in any type.
 #[derive(Debug)]
 pub struct Kv {
     shape: KvShape,
     pages: usize,
     dtype: KvDtype,
+    /// Numbers of a head in one page; bytes where they are integers.
+    tile: usize,
     data: Buffer,
 }
 
@@ -75,6 +81,18 @@ impl<E> Head<'_, E> {
         // SAFETY: the values follow the keys inside the tile.
         unsafe { self.keys(page).add(PAGE * self.dim) }
     }
+
+    /// Address of the scales of a page's keys, where `E` has scales.
+    #[inline(always)]
+    pub(super) fn key_scales(&self, page: PageId) -> *const f16 {
+        self.values(page).wrapping_add(PAGE * self.stride()).cast()
+    }
+
+    /// Address of the scales of a page's values, where `E` has scales.
+    #[inline(always)]
+    pub(super) fn value_scales(&self, page: PageId) -> *const f16 {
+        self.key_scales(page).wrapping_add(self.dim.div_ceil(KV_BLOCK) * PAGE)
+    }
 }
 
 /// Numbers from value to value, those of a head being `dim`.
@@ -86,21 +104,30 @@ fn size(dtype: KvDtype) -> usize {
     match dtype {
         KvDtype::F32 => size_of::<f32>(),
         KvDtype::F16 => size_of::<f16>(),
+        KvDtype::Q8 => size_of::<i8>(),
     }
+}
+
+/// Numbers of a head of `dim` in one page, the scales of integers counted as integers. Nothing if
+/// there is no such number.
+fn tile(dim: usize, dtype: KvDtype) -> Option<usize> {
+    let numbers = dim.checked_next_multiple_of(WIDEST)?.checked_add(dim)?.checked_mul(PAGE)?;
+    if dtype != KvDtype::Q8 {
+        return Some(numbers);
+    }
+    let scales = 2 * dim.div_ceil(KV_BLOCK) * PAGE;
+    numbers.checked_add(scales * size_of::<f16>())?.checked_next_multiple_of(LINE)
 }
 
 impl Kv {
     pub(in crate::cpu) fn new(shape: KvShape, pages: usize, dtype: KvDtype) -> Result<Self, DeviceError> {
-        let width = shape.head_dim.checked_add(WIDEST).and_then(|dim| dim.checked_mul(2));
-        let possible = [pages, shape.layers, shape.kv_heads, PAGE, size(dtype)]
-            .into_iter()
-            .try_fold(width.unwrap_or(usize::MAX), |product, factor| product.checked_mul(factor));
-        if possible.is_none() {
-            return Err(DeviceError::OutOfMemory { what: "the KV cache", bytes: usize::MAX });
-        }
-        let tile = PAGE * (shape.head_dim + stride(shape.head_dim)) * size(dtype);
-        let data = Buffer::zeroed(pages * shape.layers * shape.kv_heads * tile, "the KV cache")?;
-        Ok(Self { shape, pages, dtype, data })
+        const WHAT: &str = "the KV cache";
+        let impossible = DeviceError::OutOfMemory { what: WHAT, bytes: usize::MAX };
+        let tile = tile(shape.head_dim, dtype).ok_or(impossible.clone())?;
+        let factors = [pages, shape.layers, shape.kv_heads, size(dtype)];
+        let bytes = factors.into_iter().try_fold(tile, |product, factor| product.checked_mul(factor));
+        let data = Buffer::zeroed(bytes.ok_or(impossible)?, WHAT)?;
+        Ok(Self { shape, pages, dtype, tile, data })
     }
 
     pub(in crate::cpu) fn bytes(&self) -> usize {
@@ -115,19 +142,14 @@ impl Kv {
         self.dtype
     }
 
-    /// Numbers of a head in one page.
-    fn tile(&self) -> usize {
-        PAGE * (self.shape.head_dim + stride(self.shape.head_dim))
-    }
-
     /// The tiles of a head. `E` is the type of the arena's numbers.
     pub(super) fn head<E>(&self, layer: usize, head: usize) -> Head<'_, E> {
         assert_eq!(size_of::<E>(), size(self.dtype), "type of the arena's numbers");
         let KvShape { layers, kv_heads, head_dim } = self.shape;
         assert!(layer < layers && head < kv_heads, "layer {layer}, head {head}");
-        let base = self.data.as_ptr().cast::<E>().wrapping_add((layer * kv_heads + head) * self.tile());
+        let base = self.data.as_ptr().cast::<E>().wrapping_add((layer * kv_heads + head) * self.tile);
         // SAFETY: the arena, which is borrowed, has a tile for each page, layer and head.
-        unsafe { Head::new(base, layers * kv_heads * self.tile(), self.pages, head_dim) }
+        unsafe { Head::new(base, layers * kv_heads * self.tile, self.pages, head_dim) }
     }
 
     pub(in crate::cpu) fn append(
@@ -145,7 +167,7 @@ impl Kv {
             let inside = (slot.page.0 as usize) < self.pages && (slot.offset as usize) < PAGE;
             assert!(inside, "{slot:?} is not in an arena of {} pages", self.pages);
         }
-        let (dtype, tile) = (self.dtype, self.tile());
+        let (dtype, tile) = (self.dtype, self.tile);
         let data = Base(self.data.as_mut_ptr());
         let store = |head: usize| {
             let first = (layer * kv_heads + head) * tile;
@@ -156,6 +178,9 @@ impl Kv {
                 }
                 KvDtype::F16 => {
                     dispatch(isa, Append { rows, tiles: data.at(0).cast::<f16>().wrapping_add(first) });
+                }
+                KvDtype::Q8 => {
+                    dispatch(isa, AppendBlocks { rows, tiles: data.at(0).cast::<i8>().wrapping_add(first) });
                 }
             }
         };
@@ -169,8 +194,24 @@ impl Kv {
     pub(in crate::cpu) fn copy_page(&mut self, from: PageId, to: PageId) {
         let (from, to) = (from.0 as usize, to.0 as usize);
         assert!(from < self.pages && to < self.pages, "pages {from} and {to} of {}", self.pages);
-        let len = self.data.len() / self.pages;
+        let len = self.page_bytes();
         self.data.copy_within(from * len..(from + 1) * len, to * len);
+    }
+
+    pub(in crate::cpu) fn page_bytes(&self) -> usize {
+        self.data.len() / self.pages.max(1)
+    }
+
+    pub(in crate::cpu) fn page(&self, page: PageId) -> &[u8] {
+        let page = page.0 as usize;
+        assert!(page < self.pages, "page {page} of {}", self.pages);
+        &self.data[page * self.page_bytes()..][..self.page_bytes()]
+    }
+
+    pub(in crate::cpu) fn page_mut(&mut self, page: PageId) -> &mut [u8] {
+        let (page, len) = (page.0 as usize, self.page_bytes());
+        assert!(page < self.pages, "page {page} of {}", self.pages);
+        &mut self.data[page * len..][..len]
     }
 }
 
@@ -193,7 +234,7 @@ struct Append<'a, E> {
     tiles: *mut E,
 }
 
-impl<E: Stored> Kernel for Append<'_, E> {
+impl<E: Rounded> Kernel for Append<'_, E> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let Rows { k, v, slots, head, dim, page } = self.rows;
@@ -219,4 +260,81 @@ impl<E: Stored> Kernel for Append<'_, E> {
             }
         }
     }
+}
+
+/// Stores them as integers with scales.
+struct AppendBlocks<'a> {
+    rows: Rows<'a>,
+    /// The head's tile in page 0. No other thread touches tiles of this head.
+    tiles: *mut i8,
+}
+
+impl Kernel for AppendBlocks<'_> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Rows { k, v, slots, head, dim, page } = self.rows;
+        let blocks = dim.div_ceil(KV_BLOCK);
+        for (r, slot) in slots.iter().enumerate() {
+            let offset = slot.offset as usize;
+            let key = &k.row(r)[head * dim..][..dim];
+            let value = &v.row(r)[head * dim..][..dim];
+            let keys = self.tiles.wrapping_add(page * slot.page.0 as usize);
+            let values = keys.wrapping_add(PAGE * dim);
+            let key_scales = values.wrapping_add(PAGE * stride(dim)).cast::<f16>();
+            let value_scales = key_scales.wrapping_add(blocks * PAGE);
+            for (b, (key, value)) in key.chunks(KV_BLOCK).zip(value.chunks(KV_BLOCK)).enumerate() {
+                let (key_scale, key_integers) = quantize(lanes, key);
+                let (value_scale, value_integers) = quantize(lanes, value);
+                // SAFETY: `append` checked the slot, so that the tile lies inside the arena: `dim`
+                // lines of keys, `PAGE` lines of values, then `blocks` lines of scales for each.
+                unsafe {
+                    key_scales.add(b * PAGE + offset).write(key_scale);
+                    value_scales.add(b * PAGE + offset).write(value_scale);
+                    for (i, &integer) in key_integers[..key.len()].iter().enumerate() {
+                        keys.add((b * KV_BLOCK + i) * PAGE + offset).write(integer);
+                    }
+                    let line = values.add(offset * stride(dim) + b * KV_BLOCK);
+                    line.copy_from_nonoverlapping(value_integers.as_ptr(), value.len());
+                }
+            }
+        }
+    }
+}
+
+/// Up to [`KV_BLOCK`] numbers as integers with one scale, in the way of
+/// [`crate::device::Device::kv_append`].
+#[inline(always)]
+fn quantize<L: Lanes>(lanes: L, numbers: &[f32]) -> (f16, [i8; KV_BLOCK]) {
+    let zero = lanes.splat(0.0);
+    // A NaN may get lost in a maximum, but not in a sum.
+    let (mut largest, mut poison) = (zero, zero);
+    // No vector is narrower than eight.
+    let mut vectors = [zero; KV_BLOCK / 8];
+    let count = numbers.len().div_ceil(L::LANES);
+    for (i, vector) in vectors[..count].iter_mut().enumerate() {
+        let numbers = &numbers[i * L::LANES..];
+        // SAFETY: no more numbers are loaded than the slice has.
+        *vector = unsafe { lanes.load_first(numbers.as_ptr(), numbers.len().min(L::LANES)) };
+        largest = lanes.max(lanes.max(*vector, lanes.sub(zero, *vector)), largest);
+        poison = lanes.fma(*vector, zero, poison);
+    }
+    let scale = f16::from_f32(lanes.largest(largest) / 127.0);
+    let mut integers = [0; KV_BLOCK];
+    if lanes.sum(poison).is_nan() || scale.is_infinite() {
+        return (f16::NAN, integers);
+    }
+    if scale == f16::ZERO {
+        return (scale, integers);
+    }
+    let mut rounded = [0.0; KV_BLOCK];
+    let (d, most, least) = (lanes.splat(scale.to_f32()), lanes.splat(127.0), lanes.splat(-127.0));
+    for (i, vector) in vectors[..count].iter().enumerate() {
+        let quotient = lanes.max(lanes.min(lanes.div(*vector, d), most), least);
+        // SAFETY: vectors fill the block, which has a whole number of them.
+        unsafe { lanes.store(lanes.round(quotient), rounded.as_mut_ptr().add(i * L::LANES)) };
+    }
+    for (integer, rounded) in integers.iter_mut().zip(rounded) {
+        *integer = rounded as i8;
+    }
+    (scale, integers)
 }

@@ -119,10 +119,11 @@ impl Kernel for Task<'_> {
         }
         // SAFETY: the tiles were just written and stay as they are.
         let head_tiles = unsafe { Head::new(tiles, tile, pages.len(), dim) };
-        let block = Block { q: q.data(), out, head: head_tiles, pages, dim };
+        let block = Block { q: q.data(), out, head: head_tiles, dim };
         run_queries(lanes, block, rows.len(), |item| Query {
             at: (rows.start + item) * q.cols() + head * dim,
             seen: k.rows(),
+            pages,
         });
     }
 }

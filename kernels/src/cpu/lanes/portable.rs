@@ -59,6 +59,12 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> Self::V {
+        // SAFETY: as promised by the caller.
+        each(|i| f32::from(unsafe { from.add(i).read() }))
+    }
+
+    #[inline(always)]
     unsafe fn store_f16(self, v: Self::V, to: *mut f16) {
         for (i, x) in v.into_iter().enumerate() {
             // SAFETY: as promised by the caller.
