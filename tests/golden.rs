@@ -46,6 +46,8 @@ fn every_number_of_the_reference_is_met_with_every_instruction_set() {
             assert!(rows.iter().any(|row| row.case.ends_with(&end)), "no row of{end}");
         }
     }
+    let cached = |row: &&Row| row.stage == "logits" && row.case.contains(" q8 cache ");
+    assert!(rows.iter().filter(cached).count() >= 12, "an 8-bit cache is held to every model");
 }
 
 #[test]

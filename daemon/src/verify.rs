@@ -1,14 +1,15 @@
 //! A folder of reference data against this build on this machine.
 //!
 //! Every entry of the folder's indexes gives at least one row; what is unknown or missing is a
-//! failed row. Models go through the same loader, model code and devices as `run`, on two paths
-//! with every instruction set of this processor:
+//! failed row. Models go through the same loader, model code and devices as `run`, on these
+//! paths with every instruction set of this processor:
 //!
 //! * exact: weights as stored, f32 arithmetic and cache, bounds of a plain f32 implementation;
 //! * run: what the daemon does by default: 8-bit activations for quantized weights, 8-bit vision,
 //!   f16 cache. Text weights have the type of the file, since there are no numbers for others. As
 //!   what the vision part changes would hide what the text part does, its logits are also compared
-//!   behind an exact picture (`run text`).
+//!   behind an exact picture (`run text`);
+//! * q8 cache: exact but for keys and values, which are 8-bit integers; on the last instruction set.
 //!
 //! Beside the reference's numbers, `repeated` demands that a prompt read at once gives every bit
 //! of the logits that decoding token by token gave.

@@ -126,7 +126,8 @@ impl<'a> Models<'a> {
             work.check_text(sink);
             let targets = if form.again { &targets[targets.len().saturating_sub(1)..] } else { targets };
             for &target in targets {
-                for path in paths(form.dtype, exact_only) {
+                let is_last = targets.last() == Some(&target);
+                for path in paths(form.dtype, exact_only, is_last && !form.again) {
                     work.check_on(target, path, sink);
                 }
             }
@@ -238,11 +239,13 @@ fn hugging_face<'a>(dir: &Path, name: &str, checkpoint: &'a Checkpoint) -> Vec<F
     forms
 }
 
-/// Ways to compute a form. What was quantized while loading has numbers for the text part only.
-fn paths(dtype: Option<DType>, exact_only: bool) -> impl Iterator<Item = ComputePath> {
+/// Ways to compute a form. What was quantized while loading has numbers for the text part only. What a
+/// type of cache does is a matter of the model, not of the instruction set, and seen `once`.
+fn paths(dtype: Option<DType>, exact_only: bool, once: bool) -> impl Iterator<Item = ComputePath> {
     ComputePath::ALL.into_iter().filter(move |&path| match path {
         ComputePath::Exact => dtype.is_none(),
         ComputePath::Run => dtype.is_none() && !exact_only,
+        ComputePath::Q8Cache => once && dtype.is_none() && !exact_only,
         ComputePath::RunText => !exact_only,
     })
 }
