@@ -100,7 +100,8 @@ impl<D: Device> Language<D> {
     /// Rows whose logits are computed together at most: eight sequences with drafts of seven tokens.
     pub const MAX_SAMPLED: usize = 64;
 
-    /// Joins weights and scratch for sequences of up to `context` positions.
+    /// Joins weights and scratch for sequences of up to `context` positions. If those are more than
+    /// were trained, all are interpolated linearly into the trained ones.
     pub fn new(
         device: &D,
         config: LanguageConfig,
@@ -110,7 +111,8 @@ impl<D: Device> Language<D> {
         let rows = MAX_ROWS;
         let (q_width, kv_width) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let mut rope = device.tensor(context, config.head_dim)?;
-        device.write(&rope_table(config.rope_base, config.head_dim, context), &mut rope, 0);
+        let stretch = (context as f32 / config.context as f32).max(1.0);
+        device.write(&rope_table(config.rope_base, config.head_dim, context, stretch), &mut rope, 0);
         Ok(Self {
             rope,
             normed: device.tensor(rows, config.hidden)?,
@@ -224,18 +226,39 @@ impl<D: Device> Language<D> {
     }
 }
 
-/// Cosines and sines of every position: rows of `head_dim / 2` cosines, then as many sines.
+/// Cosines and sines of every position: rows of `head_dim / 2` cosines, then as many sines. `stretch`
+/// positions take the place of one.
 ///
 /// Angles are rounded to f32 before the functions are taken, as the trained models had them.
-fn rope_table(base: f32, head_dim: usize, positions: usize) -> Vec<f32> {
+fn rope_table(base: f32, head_dim: usize, positions: usize, stretch: f32) -> Vec<f32> {
     let half = head_dim / 2;
     let frequencies: Vec<f32> =
         (0..half).map(|i| (1.0 / f64::from(base).powf(2.0 * i as f64 / head_dim as f64)) as f32).collect();
     let mut table = Vec::with_capacity(positions * head_dim);
     for position in 0..positions {
-        let angles = frequencies.iter().map(|frequency| f64::from(position as f32 * frequency));
+        let place = position as f32 / stretch;
+        let angles = frequencies.iter().map(|frequency| f64::from(place * frequency));
         table.extend(angles.clone().map(|angle| angle.cos() as f32));
         table.extend(angles.map(|angle| angle.sin() as f32));
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpolated_positions_stand_between_trained_ones() {
+        const DIM: usize = 16;
+        let trained = rope_table(10_000.0, DIM, 64, 1.0);
+        let stretched = rope_table(10_000.0, DIM, 256, 4.0);
+        for position in 0..64 {
+            let row = |table: &[f32], position: usize| table[position * DIM..][..DIM].to_vec();
+            assert_eq!(row(&stretched, 4 * position), row(&trained, position), "position {position}");
+        }
+        // The fastest pair turns by one per trained position.
+        let quarter = &stretched[DIM..][..DIM];
+        assert_eq!((quarter[0], quarter[DIM / 2]), (0.25_f64.cos() as f32, 0.25_f64.sin() as f32));
+    }
 }
