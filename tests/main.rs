@@ -11,6 +11,7 @@ mod drafts;
 mod engine;
 mod golden;
 mod hostile;
+mod prefix;
 mod rules;
 mod service;
 mod sessions;

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kernels::KvDtype;
 use messages::Rule;
 use serde::{Deserialize, Serialize};
 
@@ -64,10 +65,15 @@ pub struct ModelConfig {
     pub threads: usize,
     /// Highest instruction set to use: `auto`, `scalar`, `avx2`, `avx512vnni`.
     pub isa: String,
-    /// Positions of one conversation.
+    /// Positions of one conversation; more than were trained are interpolated.
     pub context: usize,
+    /// Storage of keys and values: `f16` or `q8`.
+    pub kv_dtype: String,
     /// Memory of the KV cache in MiB.
     pub kv_cache_mib: usize,
+    /// Where the system prompt's keys and values are kept for the next start; empty takes the cache
+    /// directory that systemd gives, if any.
+    pub cache_dir: PathBuf,
 }
 
 /// `[caption]`
@@ -176,7 +182,9 @@ impl Default for ModelConfig {
             threads: 0,
             isa: "auto".into(),
             context: 2048,
+            kv_dtype: KvDtype::F16.name().into(),
             kv_cache_mib: 512,
+            cache_dir: PathBuf::new(),
         }
     }
 }

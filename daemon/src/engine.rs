@@ -317,7 +317,7 @@ impl<D: Device> Engine<D> {
     fn warm_up(&mut self) -> Result<(), EngineError> {
         let prompt = Prompt::new(&self.tokenizer, &[Turn::ask(&self.options.caption.prompt)], true);
         let (system, tail) = split(prompt);
-        self.model.forward(&mut self.encode_pass, &mut self.system, Input::Tokens(&system))?;
+        self.model.read_beginning(&mut self.encode_pass, &mut self.system, &system)?;
         let side = 64;
         let grey = image::RgbImage::from_pixel(side, side, image::Rgb([128; 3]));
         self.model.encode(self.preprocessor.pixels(&grey));

@@ -10,6 +10,7 @@ pub mod tokenizer;
 pub mod prompt;
 pub mod kv_cache;
 mod kept;
+mod prefix_file;
 pub mod pass;
 pub mod language;
 pub mod sampler;
@@ -27,6 +28,7 @@ pub mod hf;
 pub mod weights;
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use kernels::{Device, DeviceError, Grid, KvDtype, KvShape, PAGE};
 
@@ -37,6 +39,8 @@ use language::{Language, LanguageConfig};
 use pass::Pass;
 use projector::Projector;
 use vision::Vision;
+
+pub use prefix_file::PrefixError;
 
 /// Size and precision of the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +121,13 @@ pub struct MobileVlm<D: Device> {
     language: Language<D>,
     cache: KvCache<D>,
     prefixes: PrefixTree,
+    kv_shape: KvShape,
+    kv_dtype: KvDtype,
     context: usize,
+    /// What the language weights are, and how they were loaded.
+    fingerprint: String,
+    options: LoadOptions,
+    prefix_folder: Option<PathBuf>,
     weight_bytes: usize,
     logits: Vec<f32>,
 }
@@ -141,7 +151,7 @@ impl<D: Device> MobileVlm<D> {
         let language = weights::language(files, &device, options)?;
         let weight_bytes = vision.bytes(&device) + projector.bytes(&device) + language.bytes(&device);
         let config = &files.language;
-        let shape = kv_shape(config);
+        let (shape, fingerprint) = (kv_shape(config), files.language_fingerprint()?);
         let grid = Grid::square(files.vision.side());
         let build = |device: D| -> Result<Self, DeviceError> {
             Ok(Self {
@@ -150,7 +160,12 @@ impl<D: Device> MobileVlm<D> {
                 language: Language::new(&device, config.clone(), language, kv.context)?,
                 cache: KvCache::new(&device, shape, kv.pages, kv.dtype)?,
                 prefixes: PrefixTree::default(),
+                kv_shape: shape,
+                kv_dtype: kv.dtype,
                 context: kv.context,
+                fingerprint,
+                options: *options,
+                prefix_folder: None,
                 weight_bytes,
                 logits: vec![0.0; config.vocabulary],
                 device,

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use kernels::DType;
 use kernels::cpu::IsaLevel;
+use kernels::{DType, KvDtype};
 use messages::keys::Name;
 use messages::{Rule, RuleError};
 use zenoh::config::EndPoint;
@@ -17,6 +17,9 @@ use super::{BusConfig, CameraConfig, Config, ConfigError, ModelConfig};
 
 /// Arithmetic that the vision tower can be computed in.
 const VISION_DTYPES: [&str; 4] = ["q8_0", "f32", "f16", "bf16"];
+
+/// Types that keys and values can be stored as.
+const KV_DTYPES: [KvDtype; 2] = [KvDtype::F16, KvDtype::Q8];
 
 /// Devices that a model can run on.
 const DEVICES: [&str; 2] = ["cpu", "reference"];
@@ -95,7 +98,8 @@ fn check_model(model: &ModelConfig) -> Check {
     let isas: Vec<_> = ["auto"].into_iter().chain(IsaLevel::ALL.map(IsaLevel::name)).collect();
     one_of("model.isa", &model.isa, &isas)?;
     whole("model.threads", model.threads, 0..=256)?;
-    whole("model.context", model.context, 256..=2048)?;
+    whole("model.context", model.context, 256..=8192)?;
+    one_of("model.kv_dtype", &model.kv_dtype, &KV_DTYPES.map(KvDtype::name))?;
     whole("model.kv_cache_mib", model.kv_cache_mib, 16..=65536)?;
     for (key, path) in [("model.mmproj", &model.mmproj), ("model.vision_tower", &model.vision_tower)] {
         if !path.as_os_str().is_empty() && model.source() == ModelSource::BuiltIn {
@@ -328,6 +332,7 @@ mod tests {
             (|c| c.model.device = "tpu".into(), "model.device: "),
             (|c| c.model.isa = "mmx".into(), "expected one of auto, scalar, avx2, avx512vnni"),
             (|c| c.model.context = 10_000, "model.context: "),
+            (|c| c.model.kv_dtype = "f32".into(), "expected one of f16, q8"),
             (|c| c.model.kv_cache_mib = 0, "model.kv_cache_mib: "),
             (|c| c.model.mmproj = "x".into(), "name that with model.path"),
             (|c| c.caption.prompt.clear(), "caption.prompt: empty"),

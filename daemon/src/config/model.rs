@@ -1,8 +1,8 @@
 //! From the `[model]` section to files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use kernels::DType;
+use kernels::{DType, KvDtype};
 
 use crate::model::files::{LoadOptions, ModelPaths, ModelSource};
 
@@ -25,6 +25,21 @@ impl ModelConfig {
         })
     }
 
+    /// How keys and values are stored.
+    pub fn kv_dtype(&self) -> KvDtype {
+        let named = KvDtype::ALL.into_iter().find(|dtype| dtype.name() == self.kv_dtype);
+        named.unwrap_or(KvDtype::F16)
+    }
+
+    /// Where to keep what another start can use: [`ModelConfig::cache_dir`], else the first directory
+    /// that systemd made for this service.
+    pub fn cache_folder(&self) -> Option<PathBuf> {
+        if !self.cache_dir.as_os_str().is_empty() {
+            return Some(self.cache_dir.clone());
+        }
+        std::env::split_paths(&std::env::var_os("CACHE_DIRECTORY")?).find(|path| path.is_absolute())
+    }
+
     /// Types of weights, if the section is valid.
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions {
@@ -45,6 +60,12 @@ mod tests {
             let config = ModelConfig { path: path.into(), ..Default::default() };
             assert_eq!(config.source() == ModelSource::BuiltIn, is_built_in, "{path}");
         }
+    }
+
+    #[test]
+    fn a_named_cache_directory_is_taken() {
+        let config = ModelConfig { cache_dir: "kept".into(), kv_dtype: "q8".into(), ..Default::default() };
+        assert_eq!((config.cache_folder(), config.kv_dtype()), (Some("kept".into()), KvDtype::Q8));
     }
 
     #[test]

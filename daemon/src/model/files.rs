@@ -2,6 +2,7 @@
 
 pub mod bytes;
 pub mod error;
+mod fingerprint;
 pub mod held;
 pub mod limits;
 pub mod map;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kernels::cpu::IsaLevel;
-use kernels::{Cpu, CpuOptions, Device, KvDtype, Reference};
+use kernels::{Cpu, CpuOptions, Device, Reference};
 use messages::ModelStatus;
 use tokio::sync::mpsc;
 
@@ -55,9 +55,11 @@ impl Loading {
     ) -> Result<Started, ServiceError> {
         let Self { files, tokenizer } = self;
         let kv_bytes = config.model.kv_cache_mib << 20;
-        let kv = KvOptions::with_budget(&files.language, config.model.context, kv_bytes, KvDtype::F16);
+        let kv =
+            KvOptions::with_budget(&files.language, config.model.context, kv_bytes, config.model.kv_dtype());
         let name = device.name();
         let model = MobileVlm::load(&files, device, &config.model.load_options(), kv)?;
+        let model = model.with_prefix_folder(config.model.cache_folder());
         let status = ModelStatus {
             id: files.id.clone(),
             weights: weights(&files, &config.model.source()),
