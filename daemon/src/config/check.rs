@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn each_rule_names_its_key() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 26] = [
+        let cases: [(Change, &str); 27] = [
             (|c| c.device_name = "a/b".into(), "device_name: "),
             (|c| c.log = "loud".into(), "log: "),
             (|c| c.log = "info,zenoh=".into(), "log: "),

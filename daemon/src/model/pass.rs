@@ -128,7 +128,8 @@ impl<D: Device> Pass<D> {
         device.set_rows(&mut self.x, self.positions.len());
     }
 
-    /// Gives `work` what a layer needs. Parts without rows are left out.
+    /// Gives `work` what a layer needs. Parts without rows are left out; sequences with a common
+    /// beginning stand beside each other.
     pub(super) fn layered<R>(&mut self, work: impl FnOnce(Layered<'_, D>) -> R) -> R {
         let mut spans = [const { Span { rows: 0..0, position: 0, pages: &[] } }; MAX_PARTS];
         let parts = self.parts.iter().filter(|part| !part.rows.is_empty());
@@ -137,6 +138,7 @@ impl<D: Device> Pass<D> {
             *span = Span { rows: rows.clone(), position: *position, pages: &self.pages[pages.clone()] };
             count += 1;
         }
+        spans[..count].sort_unstable_by(|a, b| a.pages.cmp(b.pages));
         let Self { positions, slots, x, .. } = self;
         work(Layered { positions, slots, spans: &spans[..count], x })
     }

@@ -9,8 +9,8 @@
 //! when the largest score rises. What happens to a row depends on the row and on what it sees, never
 //! on the rest of its block: that makes rows reproducible.
 //!
-//! Neighbouring spans that begin with the same page go through their pages together, block by block:
-//! what all rows of a block share is read from memory once.
+//! Neighbouring spans that have about half of their pages in common go through them together, block by
+//! block: what all rows of a block share is read from memory once.
 
 mod block;
 mod kv;
@@ -113,12 +113,15 @@ impl<'a> Task<'a> {
     }
 }
 
-/// Spans from the first on that begin with the same page and together make one task, at least one.
+/// Spans from the first on that share half of their pages with it and together make one task, at
+/// least one.
 fn family(spans: &[Span<'_>]) -> usize {
-    let mut rows = 0;
+    let (mut rows, first) = (0, spans[0].pages);
     let fits = |span: &&Span<'_>| {
         rows += span.rows.len();
-        span.pages.first() == spans[0].pages.first() && rows <= TASK_ROWS
+        // What is common are beginnings, so the pages before this one are too.
+        let middle = span.pages.len().min(first.len()).saturating_sub(1) / 2;
+        span.pages.get(middle) == first.get(middle) && rows <= TASK_ROWS
     };
     spans.iter().take_while(fits).count().max(1)
 }

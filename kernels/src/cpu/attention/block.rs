@@ -98,16 +98,16 @@ impl<E: Stored> Block<'_, E> {
                 self.step(lanes, (p, page), &queries, &mut kept);
                 continue;
             }
-            for r in 0..R {
-                if queries[r].seen_of(p) > 0 {
+            for (r, query) in queries.iter().enumerate() {
+                if query.seen_of(p) > 0 {
                     let mut one = Kept { largest: [kept.largest[r]], sums: [kept.sums[r]] };
-                    self.step(lanes, (p, queries[r].pages[p]), &[queries[r]], &mut one);
+                    self.step(lanes, (p, query.pages[p]), &[*query], &mut one);
                     (kept.largest[r], kept.sums[r]) = (one.largest[0], one.sums[0]);
                 }
             }
         }
-        for r in 0..R {
-            self.rescale(lanes, queries[r], 1.0 / lanes.sum(kept.sums[r]));
+        for (query, sum) in queries.iter().zip(kept.sums) {
+            self.rescale(lanes, *query, 1.0 / lanes.sum(sum));
         }
         R
     }
@@ -124,14 +124,14 @@ impl<E: Stored> Block<'_, E> {
         let mut scores = Scores([[0.0; PAGE]; R]);
         self.scores(lanes, page, queries, &mut scores);
         let mut seen = [0; R];
-        for r in 0..R {
-            seen[r] = queries[r].seen_of(p);
+        for (seen, query) in seen.iter_mut().zip(queries) {
+            *seen = query.seen_of(p);
         }
         self.raise(lanes, queries, &scores, seen, kept);
-        for r in 0..R {
+        for (r, row) in scores.0.iter_mut().enumerate() {
             // A query that sees nothing of this page has no weights there.
             if seen[r] > 0 {
-                kept.sums[r] = soften(lanes, &mut scores.0[r], seen[r], kept.largest[r], kept.sums[r]);
+                kept.sums[r] = soften(lanes, row, seen[r], kept.largest[r], kept.sums[r]);
             }
         }
         self.add_values(lanes, page, queries, &scores, seen);
