@@ -233,7 +233,7 @@ fn many_questions_at_once_each_end_once() {
         }
         let [end] = ends.as_slice() else { panic!("question {number} ended {} times", ends.len()) };
         if pieces.is_empty() {
-            assert_eq!(end, "overloaded: too many questions wait; try again in 1000 ms");
+            assert!(end.starts_with("overloaded: too many questions wait; try again in "), "{end}");
         } else {
             assert_eq!((&pieces, end), (end, &format!("one two {number}")));
             answered += 1;

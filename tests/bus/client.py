@@ -106,9 +106,9 @@ def json_questions_stream(session, jpeg):
 
 
 def postcard_question(text):
-    """Text, frame latest, three zeros, sampling, no stop texts."""
+    """Text, frame latest, three zeros, sampling; no stop texts, session or constraint."""
     assert len(text) < 128
-    return bytes([len(text)]) + text.encode() + bytes([0, 0, 0, 0]) + struct.pack("<ff", 0, 0) + bytes([0, 0])
+    return bytes([len(text)]) + text.encode() + bytes([0, 0, 0, 0]) + struct.pack("<ff", 0, 0) + bytes(4)
 
 
 def postcard_questions_stream(session):
