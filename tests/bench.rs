@@ -7,6 +7,7 @@ use candle_core::Device as CandleDevice;
 use candle_core::quantized::gguf_file::Content;
 use kernels::{Cpu, CpuOptions, DType, KvDtype};
 use mobilevlmd::bench::dims::Dims;
+use mobilevlmd::bench::engine::synthetic_engine;
 use mobilevlmd::bench::stage::Stage;
 use mobilevlmd::bench::synthetic::{FileType, Recipe, Synthetic};
 use mobilevlmd::bench::{self, Options};
@@ -137,6 +138,27 @@ fn a_run_reports_every_default_stage() {
             assert!(json["stages"][name][key].as_f64().is_some_and(|value| value > 0.0), "{name} {key}");
         }
     }
+}
+
+#[test]
+fn the_engine_is_measured_at_every_load() {
+    let cpu = CpuOptions { threads: 2, ..CpuOptions::default() };
+    let options = Options { rounds: 1, load: LOAD, threads: 2 };
+    let report = synthetic_engine(Dims::Tiny, Cpu::new(cpu), &options).expect("measured");
+    assert_eq!(report.positions.question, 20);
+    let together: Vec<_> = report.together.iter().map(|together| together.questions).collect();
+    assert_eq!(together, [1, 2, 4, 8]);
+    assert_eq!(report.rules.iter().map(|(rules, _)| *rules).collect::<Vec<_>>(), [0, 1, 5]);
+    assert_eq!(report.cameras.iter().map(|cameras| cameras.cameras).collect::<Vec<_>>(), [1, 2, 4]);
+    assert_eq!(report.captions.len(), 3);
+    let waits = [report.idle, report.busy, report.restart.computed, report.restart.from_disk];
+    let captions = report.captions.iter().map(|(_, wait)| *wait);
+    for wait in waits.into_iter().chain(captions) {
+        assert!(wait.count > 0 && 0.0 < wait.median_ms && wait.median_ms <= wait.longest_ms, "{wait:?}");
+    }
+    assert!(report.longest_unit_ms > 0.0);
+    let json = serde_json::to_value(&report).expect("plain numbers");
+    assert!(json["idle"]["p99_ms"].as_f64().is_some_and(|ms| ms > 0.0));
 }
 
 #[test]

@@ -263,6 +263,7 @@ impl Rig {
             },
             question: config.question,
             rules: Vec::new(),
+            foretold: None,
         };
         change(&mut options);
         let parts = EngineParts {

@@ -99,6 +99,7 @@ impl Rig {
                 caption: CaptionConfig { max_tokens: 4, ..caption },
                 question: config.question,
                 rules,
+                foretold: None,
             },
         };
         let (engine, events) = engine::spawn(parts).unwrap();

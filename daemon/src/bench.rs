@@ -5,6 +5,7 @@
 //! at real dimensions or on a given model.
 
 pub mod dims;
+pub mod engine;
 pub mod probe;
 pub mod report;
 pub mod stage;
@@ -14,9 +15,11 @@ mod rounds;
 
 use kernels::{Device, DeviceError};
 
+use crate::engine::EngineError;
 use crate::model::PassError;
 use crate::model::files::{LoadOptions, ModelError, ModelFiles, ProjectorKind};
 use crate::model::language::LanguageConfig;
+use crate::model::tokenizer::TokenizerError;
 use crate::model::vision::VisionConfig;
 
 use dims::Dims;
@@ -53,6 +56,15 @@ pub enum BenchError {
     /// A sequence cannot go on.
     #[error(transparent)]
     Pass(#[from] PassError),
+    /// A vocabulary that cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The engine ended with an error.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The engine ended without giving the model back.
+    #[error("the engine stopped in the middle of a measurement: its last messages say why")]
+    EngineLost,
     /// A stage the model does not have.
     #[error("no stage \"{wanted}\" here, only {known}")]
     NoSuchStage {

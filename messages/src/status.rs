@@ -86,6 +86,8 @@ pub struct CacheStatus {
     pub pages: u32,
     /// Pages in use.
     pub pages_used: u32,
+    /// Pictures and turns of talk given up since start because others wanted their pages.
+    pub evicted: u64,
     /// Prompt positions found in the cache since start.
     pub positions_reused: u64,
     /// Prompt positions computed since start.
@@ -164,6 +166,10 @@ pub struct EngineStatus {
     pub prefill_tokens_per_second: f32,
     /// Last decode rate.
     pub decode_tokens_per_second: f32,
+    /// Texts being written and rules being evaluated.
+    pub jobs: u32,
+    /// Seconds spent on units since start.
+    pub busy_s: f64,
     /// Questions refused since start because too many waited.
     pub questions_refused: u64,
     /// Passes through the language model since start.

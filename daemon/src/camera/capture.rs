@@ -79,7 +79,12 @@ impl Capture {
                         return self.rest();
                     }
                     End::Stalled(reason) => self.board.set(CameraPhase::Reopening, &reason),
-                    End::Failed(error) => self.board.set(error.phase(), &error.to_string()),
+                    End::Failed(error) => {
+                        if error.phase() == CameraPhase::Gone {
+                            self.latest.lose();
+                        }
+                        self.board.set(error.phase(), &error.to_string());
+                    }
                 },
             }
             if opened.elapsed() > self.patience.longest_retry {

@@ -14,12 +14,14 @@ pub struct Latest<T> {
 struct Slot<T> {
     value: Option<Arc<T>>,
     seen: bool,
+    /// The source is gone since the value was put.
+    lost: bool,
 }
 
 impl<T> Latest<T> {
     /// An empty slot that rings `wake` whenever a value is put.
     pub fn new(wake: Wake) -> Self {
-        Self { slot: Mutex::new(Slot { value: None, seen: true }), wake }
+        Self { slot: Mutex::new(Slot { value: None, seen: true, lost: false }), wake }
     }
 
     /// Replaces the value. Returns whether the old one was never taken.
@@ -29,11 +31,23 @@ impl<T> Latest<T> {
         let replaced_unseen = !slot.seen;
         let old = slot.value.replace(value);
         slot.seen = false;
+        slot.lost = false;
         drop(slot);
         // Freeing a frame takes time that readers need not wait for.
         drop(old);
         self.wake.ring();
         replaced_unseen
+    }
+
+    /// Tells that the source is gone until the next value is put. The newest one stays to be looked at.
+    pub fn lose(&self) {
+        lock(&self.slot).lost = true;
+        self.wake.ring();
+    }
+
+    /// Whether the source is gone.
+    pub fn is_lost(&self) -> bool {
+        lock(&self.slot).lost
     }
 
     /// The newest value if nobody took it yet.

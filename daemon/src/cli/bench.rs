@@ -1,18 +1,21 @@
 //! `mobilevlmd bench`: measures this machine's limits and every stage against them.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use kernels::cpu::IsaLevel;
 use kernels::{Cpu, CpuOptions, DType};
+use serde::Serialize;
 
 use super::Failure;
 use crate::bench::dims::Dims;
+use crate::bench::engine::{self, EngineReport};
 use crate::bench::report::Report;
 use crate::bench::stage::Stage;
 use crate::bench::synthetic::{FileType, Recipe};
 use crate::bench::{self, Options, SEED};
 use crate::config::ModelConfig;
-use crate::model::files::{LoadOptions, ProjectorKind};
+use crate::model::files::{LoadOptions, ModelFiles, ProjectorKind};
 
 /// Measures this machine's limits and every stage against them.
 ///
@@ -21,6 +24,9 @@ use crate::model::files::{LoadOptions, ProjectorKind};
 /// measured limit, which means that the limit was measured wrong.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// What to measure instead of single stages
+    #[arg(value_enum, conflicts_with_all = ["stages", "write"])]
+    what: Option<What>,
     /// GGUF file, Hugging Face directory or builtin to measure instead of made-up weights
     #[arg(long, value_name = "PATH", conflicts_with = "dims")]
     model: Option<PathBuf>,
@@ -62,6 +68,13 @@ pub struct Args {
     file_type: Option<FileType>,
 }
 
+/// What can be measured beside stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// What callers wait for, and what more of them, rules and cameras cost
+    Engine,
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
     if let (Some(folder), Some(file_type)) = (&args.write, args.file_type) {
@@ -77,39 +90,69 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    let report = measure(args)?;
+    match args.what {
+        Some(What::Engine) => show(args, &measure_engine(args)?),
+        None => {
+            let report = measure(args)?;
+            show(args, &report)?;
+            Ok(report.check()?)
+        }
+    }
+}
+
+fn show(args: &Args, report: &(impl Serialize + Display)) -> Result<(), Failure> {
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        println!("{}", serde_json::to_string(report)?);
     } else {
         println!("{report}");
     }
-    Ok(report.check()?)
+    Ok(())
 }
 
 fn measure(args: &Args) -> Result<Report, Failure> {
+    let (device, options) = conditions(args)?;
+    let Some(files) = files(args)? else {
+        let stages = stages(&args.stages)?;
+        return Ok(bench::synthetic(args.dims, &stages, device, &options)?);
+    };
+    Ok(bench::model(&files, &args.stages, device(), &options)?)
+}
+
+fn measure_engine(args: &Args) -> Result<EngineReport, Failure> {
+    let (device, options) = conditions(args)?;
+    Ok(match files(args)? {
+        Some(files) => engine::engine(&files, device(), &options)?,
+        None => engine::synthetic_engine(args.dims, device(), &options)?,
+    })
+}
+
+/// How devices are made, and what is done how often.
+fn conditions(args: &Args) -> Result<(impl Fn() -> Cpu, Options), Failure> {
     if let Some(isa) = args.isa
         && !Cpu::available().contains(&isa)
     {
         return Err(Failure::new(format!("--isa {isa}: this processor does not have it")));
     }
     let cpu = CpuOptions { threads: args.threads.into(), isa_cap: args.isa };
-    let device = || Cpu::new(cpu);
+    let device = move || Cpu::new(cpu);
     let options = Options {
         rounds: args.rounds.into(),
         load: LoadOptions { dtype: Some(args.dtype), vision_dtype: args.vision_dtype, exact: false },
         threads: device().threads(),
     };
-    let Some(model) = &args.model else {
-        let stages = stages(&args.stages)?;
-        return Ok(bench::synthetic(args.dims, &stages, device, &options)?);
-    };
+    Ok((device, options))
+}
+
+/// The model to measure, unless one is made up.
+fn files(args: &Args) -> Result<Option<ModelFiles>, Failure> {
+    let Some(model) = &args.model else { return Ok(None) };
     let model = ModelConfig {
         path: model.clone(),
         mmproj: args.mmproj.clone().unwrap_or_default(),
         vision_tower: args.vision_tower.clone().unwrap_or_default(),
         ..ModelConfig::default()
     };
-    Ok(bench::model(&model.source().open()?, &args.stages, device(), &options)?)
+    Ok(Some(model.source().open()?))
 }
 
 /// Stages of a made-up model: those named, or the default ones.
@@ -133,6 +176,9 @@ mod tests {
             ("bench --json --stages encode_v2,decode_q4_0 --rounds 3 --threads 2 --isa avx2", true),
             ("bench --model m.gguf --mmproj f.gguf --dtype q8_0 --stages decode", true),
             ("bench --write out --type q4_k_m --dims tiny", true),
+            ("bench engine --dims tiny --rounds 1 --json", true),
+            ("bench engine --stages decode_q4_0", false),
+            ("bench bus", false),
             ("bench --write out", false),
             ("bench --type q4_0", false),
             ("bench --mmproj f.gguf", false),

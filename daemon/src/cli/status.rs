@@ -70,10 +70,11 @@ fn write_status(out: &mut impl Write, status: &Status) -> fmt::Result {
     let reused = if prompt == 0 { 0.0 } else { 100.0 * cache.positions_reused as f64 / prompt as f64 };
     writeln!(
         out,
-        "KV cache {} of {} pages, {:.0} MiB, {reused:.0} % of prompt positions reused",
+        "KV cache {} of {} pages, {:.0} MiB, {reused:.0} % of prompt positions reused, {} evictions",
         cache.pages_used,
         cache.pages,
-        cache.bytes as f64 / MIB
+        cache.bytes as f64 / MIB,
+        cache.evicted
     )?;
     status.cameras.iter().try_for_each(|camera| write_camera(out, camera))?;
     status.rules.iter().try_for_each(|rule| write_rule(out, rule))

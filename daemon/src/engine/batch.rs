@@ -7,15 +7,9 @@ use kernels::{Device, DeviceError};
 
 use super::job::Job;
 use super::scheduler::{Room, Share};
+use super::unit::{RowTime, STEP, UNIT};
 use crate::model::pass::{MAX_PARTS, MAX_ROWS, Pass};
 use crate::model::{Logits, MobileVlm, PassError};
-
-/// Layers are added to a unit of work until it has lasted this long: a layer of a full pass at 1.7B
-/// on two cores, a third of a decoded token, the whole model where it is small.
-pub(super) const UNIT: Duration = Duration::from_millis(8);
-
-/// A pass without prompts is not suspended as long as it keeps below this.
-const STEP: Duration = Duration::from_millis(36);
 
 /// A pass and whom it carries.
 pub(super) struct Batch<D: Device> {
@@ -47,9 +41,11 @@ pub(super) struct Member {
 }
 
 impl<D: Device> Batch<D> {
-    /// What a pass can hold.
-    pub(super) const ROOM: Room =
-        Room { rows: MAX_ROWS, sampled: MobileVlm::<D>::MAX_SAMPLED, sequences: MAX_PARTS };
+    /// What a pass can hold, so that none of its layers takes too long.
+    pub(super) fn room(row_time: RowTime) -> Room {
+        let rows = row_time.rows(MAX_ROWS);
+        Room { rows, sampled: MobileVlm::<D>::MAX_SAMPLED, sequences: MAX_PARTS }
+    }
 
     /// A batch of nobody.
     pub(super) fn new(model: &MobileVlm<D>) -> Result<Self, DeviceError> {
@@ -117,7 +113,7 @@ impl<D: Device> Batch<D> {
     }
 
     /// Does one unit of work. Returns whether all layers are done.
-    pub(super) fn step(&mut self, model: &mut MobileVlm<D>) -> bool {
+    pub(super) fn step(&mut self, model: &mut MobileVlm<D>, row_time: &mut RowTime) -> bool {
         let limit = if self.is_long { UNIT } else { STEP };
         let start = Instant::now();
         let mut last = start;
@@ -125,6 +121,7 @@ impl<D: Device> Batch<D> {
             model.pass_layer(&mut self.pass, self.layer);
             self.layer += 1;
             let now = Instant::now();
+            row_time.see(self.pass.rows(), now - last);
             // The next layer will take as long as this one.
             if now + (now - last) > start + limit && self.layer < model.layers() {
                 self.spent += now - start;

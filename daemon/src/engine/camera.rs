@@ -68,7 +68,8 @@ impl Camera {
         let is_due = is_free
             && self.last_start.is_none_or(|start| now.duration_since(start) >= period)
             && self.sight.is_rested(now)
-            && self.input.latest.has_new();
+            && self.input.latest.has_new()
+            && !self.input.latest.is_lost();
         CameraView { is_due, last_start: self.last_start, owed_at: Some(self.owed_at) }
     }
 
@@ -95,6 +96,7 @@ pub(super) fn scene_of(camera: &str, frame: &Arc<Frame>) -> Scene {
         frame: Some(frame.clone()),
         timings: Timings::default(),
         sequence: Sequence::default(),
+        used: frame.captured,
         is_captioned: false,
         unchanged_since: None,
         owed_at: None,
@@ -165,7 +167,7 @@ impl<D: Device> Engine<D> {
             let Some(mut scene) = camera.scene.take() else { continue };
             let begun = self.begin_caption(&scene, purpose);
             // Without pages it waits for those of others.
-            scene.is_captioned = begun.is_ok() || self.jobs.is_empty();
+            scene.is_captioned = begun.is_ok() || !self.will_free_pages();
             if scene.is_captioned
                 && let Err(error) = begun
             {
@@ -181,8 +183,9 @@ impl<D: Device> Engine<D> {
         let (sequence, max_tokens) = self.fork(&scene.sequence, prompt.len(), max_tokens)?;
         let sampler = Sampler::new(Sampling::default());
         let speech = Speech::new(&self.tokenizer, &[]);
-        let drafter = match purpose {
-            Purpose::Caption { camera } if self.options.caption.drafts => {
+        let drafter = match (&self.options.foretold, purpose) {
+            (Some(text), _) => Memory::sure_of(text).drafter(),
+            (None, Purpose::Caption { camera }) if self.options.caption.drafts => {
                 self.cameras[camera].memory.drafter()
             }
             _ => None,

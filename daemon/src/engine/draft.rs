@@ -76,6 +76,13 @@ impl Default for Memory {
 }
 
 impl Memory {
+    /// Remembers nothing but `text`, and is sure of it.
+    pub(super) fn sure_of(text: &[u32]) -> Self {
+        let mut memory = Self { tokens: Vec::new(), pace: Pace { length: Pace::LONGEST, waited: 0 } };
+        memory.learn(text, None);
+        memory
+    }
+
     /// Who foretells a new text; nobody if there is none to learn from.
     pub(super) fn drafter(&self) -> Option<Drafter> {
         if self.tokens.is_empty() {

@@ -154,6 +154,7 @@ impl Progress {
         let engine = &mut figures.report.engine;
         engine.units += 1;
         engine.longest_unit_ms = engine.longest_unit_ms.max(millis(time));
+        engine.busy_s += time.as_secs_f64();
         figures.stages.unit.add(time);
     }
 

@@ -34,8 +34,10 @@ const MAX_TOKENS: u32 = 4096;
 /// A question in the engine's hands.
 pub(super) struct Question {
     number: u64,
-    ask: Ask,
-    camera: usize,
+    /// The question as it came.
+    pub(super) ask: Ask,
+    /// Index of the camera it is about.
+    pub(super) camera: usize,
     /// When its time is up.
     pub(super) deadline: Instant,
     deadline_ms: u32,
@@ -54,7 +56,7 @@ pub(super) struct Question {
     /// Its place in a session, once it is its turn.
     talk: Option<Talk>,
     /// Whether it came to a session that had a picture to stay with.
-    is_bound: bool,
+    pub(super) is_bound: bool,
     stage: Stage,
 }
 
@@ -123,7 +125,11 @@ impl<D: Device> Engine<D> {
             return self.refuse(&ask, AskError::BadRequest { reason: "the question is empty".into() });
         }
         let is_bound = self.is_bound(&ask, camera);
-        let newest = self.cameras[camera].input.latest.newest();
+        let latest = &self.cameras[camera].input.latest;
+        if latest.is_lost() && !is_bound && !matches!(ask.question.frame, FrameChoice::Picture(_)) {
+            return self.refuse(&ask, self.gone(camera));
+        }
+        let newest = latest.newest();
         let (from_sequence, wanted) = match (&ask.question.frame, newest) {
             _ if is_bound => (None, None),
             (FrameChoice::Picture(_), _) => (None, None),
@@ -216,7 +222,8 @@ impl<D: Device> Engine<D> {
             let camera = question.camera;
             if self.cameras[camera].scene.as_ref().is_none_or(|scene| !question.accepts(scene, max_stale)) {
                 self.questions[index].stage = Stage::Picture;
-            } else if let Some(scene) = self.cameras[camera].scene.take() {
+            } else if let Some(mut scene) = self.cameras[camera].scene.take() {
+                scene.used = Instant::now();
                 self.put(index, &scene);
                 self.cameras[camera].scene = Some(scene);
             }
@@ -250,7 +257,7 @@ impl<D: Device> Engine<D> {
                 self.begin_answer(index, scene, sequence, max_tokens);
             }
             Err(PassError::OutOfPages(_))
-                if !self.jobs.is_empty() && (scene.frame.is_some() || behind > 0) =>
+                if self.will_free_pages() && (scene.frame.is_some() || behind > 0) =>
             {
                 self.questions[index].stage = Stage::Pages;
             }
@@ -334,6 +341,7 @@ impl<D: Device> Engine<D> {
                 frame: None,
                 timings,
                 sequence,
+                used: captured,
                 is_captioned,
                 unchanged_since: None,
                 owed_at,
@@ -469,7 +477,7 @@ impl<D: Device> Engine<D> {
     }
 
     /// The one end of an admitted question.
-    fn end(&mut self, index: usize, result: Result<Answer, AskError>) {
+    pub(super) fn end(&mut self, index: usize, result: Result<Answer, AskError>) {
         let question = self.questions.remove(index);
         self.leave_session(&question);
         let purpose = Purpose::Question(question.number);

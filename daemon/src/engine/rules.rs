@@ -205,7 +205,7 @@ impl<D: Device> Engine<D> {
             }
             match self.put_rule(index, scene, purpose) {
                 // Without pages it waits for those of others.
-                Err(PassError::OutOfPages(_)) if !self.jobs.is_empty() => return,
+                Err(PassError::OutOfPages(_)) if self.will_free_pages() => return,
                 Err(error) => self.fail_rule(purpose, error),
                 Ok(()) => {}
             }

@@ -6,8 +6,9 @@ use std::time::Instant;
 use kernels::Device;
 use messages::{FrameStamp, Timings};
 
-use super::batch::UNIT;
+use super::Engine;
 use super::progress::millis;
+use super::unit::{RowTime, UNIT};
 use crate::camera::Frame;
 use crate::model::kv_cache::Sequence;
 use crate::model::pass::Pass;
@@ -25,6 +26,8 @@ pub(super) struct Scene {
     pub(super) timings: Timings,
     /// System prompt and picture.
     pub(super) sequence: Sequence,
+    /// When it was asked about last, at first when it was captured.
+    pub(super) used: Instant,
     /// Whether a caption was begun for it.
     pub(super) is_captioned: bool,
     /// Where it shows nothing new: the capture time of the first frame that looked like this.
@@ -79,12 +82,13 @@ impl Encoding {
         &mut self,
         model: &mut MobileVlm<D>,
         pass: &mut Pass<D>,
+        row_time: &mut RowTime,
     ) -> Result<bool, PassError> {
         let start = Instant::now();
         let is_vision = matches!(self.stage, Stage::Block(_));
         let mut done = false;
         while !done && start.elapsed() < UNIT && is_vision == matches!(self.stage, Stage::Block(_)) {
-            done = self.advance(model, pass)?;
+            done = self.advance(model, pass, row_time)?;
         }
         let timings = &mut self.scene.timings;
         let spent = if is_vision { &mut timings.encode_ms } else { &mut timings.prefill_ms };
@@ -96,6 +100,7 @@ impl Encoding {
         &mut self,
         model: &mut MobileVlm<D>,
         pass: &mut Pass<D>,
+        row_time: &mut RowTime,
     ) -> Result<bool, PassError> {
         match self.stage {
             Stage::Block(index) if index < model.vision_blocks() => {
@@ -107,13 +112,15 @@ impl Encoding {
                 self.stage = Stage::Visual { done: 0 };
             }
             Stage::Visual { done } if done < model.visual_tokens() => {
-                let end = model.visual_tokens().min(done + MobileVlm::<D>::MAX_ROWS);
+                let end = model.visual_tokens().min(done + row_time.rows(MobileVlm::<D>::MAX_ROWS));
                 model.begin_pass(pass, &mut self.scene.sequence, Input::Visual(done..end))?;
                 self.stage = Stage::Layer { end, layer: 0 };
             }
             Stage::Visual { .. } => return Ok(true),
             Stage::Layer { end, layer } if layer < model.layers() => {
+                let start = Instant::now();
                 model.pass_layer(pass, layer);
+                row_time.see(pass.rows(), start.elapsed());
                 self.stage = Stage::Layer { end, layer: layer + 1 };
             }
             Stage::Layer { end, .. } => self.stage = Stage::Visual { done: end },
@@ -129,5 +136,52 @@ impl Encoding {
     /// The finished picture, or one to be released.
     pub(super) fn into_scene(self) -> Scene {
         self.scene
+    }
+}
+
+impl<D: Device> Engine<D> {
+    /// Begins to encode what is in `self.rgb`.
+    pub(super) fn begin_encoding(&mut self, target: Target, mut scene: Scene, start: Instant) {
+        self.model.fork(&self.system, &mut scene.sequence);
+        let visual = self.model.visual_tokens();
+        if let Err(error) = self.set_aside(&mut scene.sequence, visual) {
+            self.model.release(&mut scene.sequence);
+            return self.fail_encoding(target, error.into());
+        }
+        let pixels = self.preprocessor.pixels(&self.rgb);
+        scene.timings.preprocess_ms = millis(start.elapsed());
+        self.encoding = Some(Encoding::begin(&mut self.model, target, scene, pixels));
+    }
+
+    /// Does one unit of the picture. When it is complete, it goes to whom it was encoded for.
+    pub(super) fn step_encoding(&mut self) {
+        let Some(encoding) = &mut self.encoding else { return };
+        let step = encoding.step(&mut self.model, &mut self.encode_pass, &mut self.row_time);
+        if matches!(step, Ok(false)) {
+            return;
+        }
+        let Some(encoding) = self.encoding.take() else { return };
+        let target = encoding.target;
+        let mut scene = encoding.into_scene();
+        if let Err(error) = step {
+            self.model.release(&mut scene.sequence);
+            self.fail_encoding(target, error);
+            return;
+        }
+        let computed = self.model.visual_tokens() as u64;
+        self.progress.update(|report| {
+            report.engine.images += 1;
+            report.engine.encode_ms = scene.timings.encode_ms;
+            report.cache.positions_computed += computed;
+        });
+        self.progress.time(|stages| {
+            stages.preprocess.add_ms(scene.timings.preprocess_ms);
+            stages.encode.add_ms(scene.timings.encode_ms);
+            stages.picture.add_ms(scene.timings.prefill_ms);
+        });
+        match target {
+            Target::Camera(camera) => self.keep_scene(camera, scene),
+            Target::Question(number) => self.give_picture(number, scene),
+        }
     }
 }

@@ -43,11 +43,6 @@ pub(super) enum Lane {
     Steady,
 }
 
-impl Lane {
-    /// Both of them.
-    pub(super) const ALL: [Lane; 2] = [Lane::Urgent, Lane::Steady];
-}
-
 /// A running sequence as the scheduler sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct JobView {

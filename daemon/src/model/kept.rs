@@ -44,6 +44,11 @@ impl<D: Device> MobileVlm<D> {
         self.prefixes.remove(id, &mut self.cache);
     }
 
+    /// Takes all nodes away. What was forked from them goes on.
+    pub fn forget_all(&mut self) {
+        self.prefixes.clear(&mut self.cache);
+    }
+
     /// Frees `pages` pages by evicting kept prefixes that nobody pinned, the least recently used
     /// first. If that were not enough, nothing is evicted.
     pub fn make_room(&mut self, pages: usize) -> Result<(), OutOfPages> {

@@ -77,6 +77,7 @@ impl Loading {
                 caption: config.caption.clone(),
                 question: config.question.clone(),
                 rules: config.rules.clone(),
+                foretold: None,
             },
         };
         let (engine, events) = engine::spawn(parts)?;

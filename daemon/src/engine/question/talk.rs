@@ -46,6 +46,7 @@ impl Picture {
             frame: None,
             timings: Timings::default(),
             sequence: Sequence::default(),
+            used: Instant::now(),
             is_captioned: true,
             unchanged_since: None,
             owed_at: None,

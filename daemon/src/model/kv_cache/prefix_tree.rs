@@ -124,6 +124,14 @@ impl PrefixTree {
         }
     }
 
+    /// Takes all nodes away, pinned or not, and gives their pages back.
+    pub fn clear<D: Device>(&mut self, cache: &mut KvCache<D>) {
+        for node in self.nodes.iter_mut().flatten() {
+            cache.release(&mut node.sequence);
+        }
+        self.nodes.clear();
+    }
+
     /// Evicts until `wanted` pages are free. If evicting all that may go were not enough, nothing
     /// is evicted.
     pub fn make_room<D: Device>(&mut self, cache: &mut KvCache<D>, wanted: usize) -> Result<(), OutOfPages> {
