@@ -36,6 +36,8 @@ pub struct Answer {
 pub struct Forward {
     /// Features `(pictures * patches, hidden)`.
     pub features: Tensor,
+    /// Visual tokens `(pictures * patches / 4, hidden)`.
+    pub visual: Tensor,
     /// Logits `(targets, vocabulary)`.
     pub logits: Tensor,
 }
@@ -77,7 +79,7 @@ impl Batch {
         let features = net.vision.forward(&self.patches)?;
         let visual = net.projector.forward(&features)?;
         let x = net.language.forward(&net.language.embed(&visual, &self.ids)?, &self.rows)?;
-        Ok(Forward { logits: net.language.logits(&x, &self.sampled)?, features })
+        Ok(Forward { logits: net.language.logits(&x, &self.sampled)?, features, visual })
     }
 
     /// Tokens to be learned, `(targets)`.

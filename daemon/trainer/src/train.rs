@@ -24,7 +24,7 @@ use crate::export::export;
 use crate::net::{Dims, Net};
 use crate::optimizer::AdamW;
 use crate::vocabulary::vocabulary;
-use loss::Auxiliary;
+use loss::{Auxiliary, Naming};
 use schedule::Schedule;
 use worker::{Gradients, Scores, Share, Worker};
 
@@ -106,6 +106,7 @@ struct Run<'a> {
     vars: VarMap,
     net: Net,
     auxiliary: Auxiliary,
+    naming: Naming,
     optimizer: AdamW,
     workers: Vec<Worker<'a>>,
     schedule: Schedule,
@@ -139,6 +140,7 @@ impl<'a> Run<'a> {
             vars,
             net,
             auxiliary,
+            naming: Naming::new(tokenizer)?,
             workers,
         })
     }
@@ -173,6 +175,8 @@ impl<'a> Run<'a> {
             net: &self.net,
             auxiliary: &self.auxiliary,
             weight: self.schedule.auxiliary(step as u32),
+            naming: &self.naming,
+            naming_weight: self.schedule.naming(step as u32),
             vars: &vars,
         };
         let parts: Vec<Result<Gradients>> = thread::scope(|scope| {
@@ -191,7 +195,7 @@ impl<'a> Run<'a> {
         }
         sum.scale(1.0 / self.workers.len() as f32);
         let norm = self.optimizer.step(&sum.grads, self.schedule.rate(step as u32), 1.0)?;
-        self.recent.add(sum.loss, sum.auxiliary, norm);
+        self.recent.add([sum.loss, sum.auxiliary, sum.naming, norm]);
         Ok(())
     }
 
@@ -220,27 +224,24 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Means since the last line.
+/// Sums since the last line.
 #[derive(Default)]
 struct Recent {
-    loss: f64,
-    auxiliary: f64,
-    norm: f64,
+    sums: [f64; 4],
     count: u32,
 }
 
 impl Recent {
-    fn add(&mut self, loss: f32, auxiliary: f32, norm: f32) {
-        self.loss += f64::from(loss);
-        self.auxiliary += f64::from(auxiliary);
-        self.norm += f64::from(norm);
+    fn add(&mut self, numbers: [f32; 4]) {
+        self.sums.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += f64::from(number));
         self.count += 1;
     }
 
+    /// Means in words; begins anew.
     fn take(&mut self) -> String {
-        let count = f64::from(self.count.max(1));
-        let Self { loss, auxiliary, norm, .. } = std::mem::take(self);
-        format!("loss {:.4}  patches {:.4}  norm {:.2}", loss / count, auxiliary / count, norm / count)
+        let Self { sums, count } = std::mem::take(self);
+        let [loss, patches, words, norm] = sums.map(|sum| sum / f64::from(count.max(1)));
+        format!("loss {loss:.4}  patches {patches:.4}  words {words:.3}  norm {norm:.2}")
     }
 }
 

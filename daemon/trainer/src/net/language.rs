@@ -70,6 +70,11 @@ impl Language {
         })
     }
 
+    /// The embedding table `(vocabulary, hidden)`.
+    pub fn embedding(&self) -> &Tensor {
+        &self.embedding
+    }
+
     /// Inputs of the layers: entry `ids[row]` of the embedding table, followed by `visual`
     /// `(visual tokens, hidden)`, whose entries have ids from the size of the vocabulary up.
     pub fn embed(&self, visual: &Tensor, ids: &Tensor) -> Result<Tensor> {

@@ -98,7 +98,8 @@ impl WithSimd for Forward<'_> {
                 for (i, row) in span.own.clone().enumerate() {
                     let at = (row * heads + head) * HEAD_DIM;
                     scratch.probabilities(&q[at..at + HEAD_DIM], span.visible(i));
-                    weighted(simd, &scratch.p, &scratch.v, &mut out[at..at + HEAD_DIM]);
+                    let p = &scratch.p[..span.visible(i)];
+                    weighted(simd, p, &scratch.v, &mut out[at..at + HEAD_DIM]);
                 }
             }
         }
@@ -156,7 +157,9 @@ struct Scratch {
     v: Vec<Head>,
     dk: Vec<Head>,
     dv: Vec<Head>,
-    /// Keys with the head's numbers outermost: `(HEAD_DIM, keys)`.
+    /// Keys with room for whole vectors.
+    stride: usize,
+    /// Keys with the head's numbers outermost: `(HEAD_DIM, stride)`, zeros behind the last key.
     k_columns: Vec<f32>,
     /// Values likewise.
     v_columns: Vec<f32>,
@@ -169,7 +172,8 @@ struct Scratch {
 impl Scratch {
     #[inline(always)]
     fn gather(&mut self, span: &Span, [k, v]: [&[f32]; 2], heads: usize, head: usize) {
-        let keys = span.shared.len() + span.own.len();
+        self.stride = padded(span.shared.len() + span.own.len());
+        let keys = self.stride;
         let pairs = [
             (k, &mut self.k, &mut self.k_columns, &mut self.dk),
             (v, &mut self.v, &mut self.v_columns, &mut self.dv),
@@ -188,7 +192,7 @@ impl Scratch {
                 }
             }
             grads.clear();
-            grads.resize(keys, [0.0; HEAD_DIM]);
+            grads.resize(rows.len(), [0.0; HEAD_DIM]);
         }
     }
 
@@ -206,11 +210,12 @@ impl Scratch {
     /// Probabilities of the first `visible` keys for query `q`.
     #[inline(always)]
     fn probabilities(&mut self, q: &[f32], visible: usize) {
-        let keys = self.k.len();
-        products(q, &self.k_columns, keys, visible, &mut self.p);
+        products(q, &self.k_columns, self.stride, padded(visible), &mut self.p);
         let scale = 1.0 / (HEAD_DIM as f32).sqrt();
+        self.p[visible..].fill(f32::NEG_INFINITY);
         let most = largest(&self.p);
         self.p.iter_mut().for_each(|p| *p = exp(scale * (*p - most)));
+        self.p[visible..].fill(0.0);
         let share = 1.0 / sum(&self.p, &self.p, |p, _| p);
         self.p.iter_mut().for_each(|p| *p *= share);
     }
@@ -218,25 +223,32 @@ impl Scratch {
     /// Derivatives of a row's scores, and its share of those of keys and values.
     #[inline(always)]
     fn back<S: Simd>(&mut self, simd: S, q: &[f32], d_out: &[f32], visible: usize) {
-        let keys = self.k.len();
-        products(d_out, &self.v_columns, keys, visible, &mut self.ds);
+        products(d_out, &self.v_columns, self.stride, padded(visible), &mut self.ds);
         let along = sum(&self.ds, &self.p, |d, p| d * p);
         let scale = 1.0 / (HEAD_DIM as f32).sqrt();
         for (d, p) in self.ds.iter_mut().zip(&self.p) {
             *d = scale * p * (*d - along);
         }
+        // A padded key has no probability, so it has no derivative either.
+        self.ds.truncate(visible);
+        self.p.truncate(visible);
         add_outer(simd, &self.ds, q, &mut self.dk);
         add_outer(simd, &self.p, d_out, &mut self.dv);
     }
 }
 
-/// Products of `a` with the first `visible` of `keys` columns.
+/// Room for `keys` in whole vectors, so that no loop has a slow end.
+fn padded(keys: usize) -> usize {
+    keys.next_multiple_of(16)
+}
+
+/// Products of `a` with the first `count` columns of `(HEAD_DIM, stride)`.
 #[inline(always)]
-fn products(a: &[f32], columns: &[f32], keys: usize, visible: usize, out: &mut Vec<f32>) {
+fn products(a: &[f32], columns: &[f32], stride: usize, count: usize, out: &mut Vec<f32>) {
     out.clear();
-    out.resize(visible, 0.0);
-    for (group, columns) in a.as_chunks::<4>().0.iter().zip(columns.chunks_exact(4 * keys)) {
-        let [c0, c1, c2, c3] = [0, 1, 2, 3].map(|i| &columns[i * keys..i * keys + visible]);
+    out.resize(count, 0.0);
+    for (group, columns) in a.as_chunks::<4>().0.iter().zip(columns.chunks_exact(4 * stride)) {
+        let [c0, c1, c2, c3] = [0, 1, 2, 3].map(|i| &columns[i * stride..i * stride + count]);
         for (j, out) in out.iter_mut().enumerate() {
             let low = group[0].mul_add(c0[j], *out);
             let high = group[2].mul_add(c2[j], group[3] * c3[j]);

@@ -3,6 +3,9 @@
 /// Steps until the rate is at its highest.
 const WARM_UP: f32 = 200.0;
 
+/// The step from which visual tokens learn words.
+const NAMING_FROM: u32 = 1500;
+
 /// What is left of the rate at the end.
 const FLOOR: f32 = 0.02;
 
@@ -25,8 +28,13 @@ impl Schedule {
 
     /// Weight of the loss on patches: it teaches the tower to see while the language model cannot yet
     /// tell it what to look for, and fades out.
-    pub(super) fn auxiliary(self, step: u32) -> f32 {
-        0.5 * (1.0 - self.done(step)).max(0.1)
+    pub(super) fn auxiliary(self, step: u32) -> f64 {
+        0.5 * f64::from(1.0 - self.done(step)).max(0.1)
+    }
+
+    /// Weight of the loss on words for visual tokens, once there is something to see in them.
+    pub(super) fn naming(self, step: u32) -> f64 {
+        if step < NAMING_FROM { 0.0 } else { self.auxiliary(step) }
     }
 
     fn done(self, step: u32) -> f32 {

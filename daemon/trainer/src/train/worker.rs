@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::loss::cross_entropy;
 use mobilevlmd::model::tokenizer::Tokenizer;
 
-use super::loss::Auxiliary;
+use super::loss::{Auxiliary, Naming};
 use crate::batch::Batch;
 use crate::example::{Example, Examples};
 use crate::net::{Dims, Net};
@@ -24,6 +24,8 @@ pub(super) struct Gradients {
     pub loss: f32,
     /// Mean surprise at a patch.
     pub auxiliary: f32,
+    /// Mean surprise at the words for a visual token.
+    pub naming: f32,
     /// One list of numbers per parameter.
     pub grads: Vec<Vec<f32>>,
 }
@@ -39,7 +41,7 @@ impl<'a> Worker<'a> {
         Batch::new(dims, system, &examples)
     }
 
-    /// Losses and derivatives by `vars` on the scenes `seeds`; the loss on patches counts `weight`.
+    /// Losses and derivatives on the scenes `seeds`.
     pub(super) fn gradients(
         &mut self,
         share: &Share<'_>,
@@ -49,7 +51,9 @@ impl<'a> Worker<'a> {
         let forward = batch.forward(share.net)?;
         let loss = cross_entropy(&forward.logits, batch.targets())?;
         let auxiliary = share.auxiliary.loss(&forward.features, &batch.labels)?;
-        let total = (&loss + (&auxiliary * f64::from(share.weight))?)?;
+        let (table, side) = (share.net.language.embedding(), share.dims.vision.side());
+        let naming = share.naming.loss(&forward.visual, table, &batch.labels, side)?;
+        let total = ((&loss + (&auxiliary * share.weight)?)? + (&naming * share.naming_weight)?)?;
         let store = total.backward()?;
         let numbers = |var: &Tensor| match store.get(var) {
             Some(grad) => grad.flatten_all()?.to_vec1(),
@@ -58,6 +62,7 @@ impl<'a> Worker<'a> {
         Ok(Gradients {
             loss: loss.to_scalar()?,
             auxiliary: auxiliary.to_scalar()?,
+            naming: naming.to_scalar()?,
             grads: share.vars.iter().map(numbers).collect::<Result<_>>()?,
         })
     }
@@ -95,7 +100,11 @@ pub(super) struct Share<'a> {
     /// Readers of patches.
     pub auxiliary: &'a Auxiliary,
     /// How much the loss on patches counts.
-    pub weight: f32,
+    pub weight: f64,
+    /// Words for visual tokens.
+    pub naming: &'a Naming,
+    /// How much the loss on them counts.
+    pub naming_weight: f64,
     /// The parameters.
     pub vars: &'a [Tensor],
 }
@@ -105,6 +114,7 @@ impl Gradients {
     pub(super) fn add(&mut self, other: Gradients) {
         self.loss += other.loss;
         self.auxiliary += other.auxiliary;
+        self.naming += other.naming;
         if self.grads.is_empty() {
             self.grads = other.grads;
             return;
@@ -118,6 +128,7 @@ impl Gradients {
     pub(super) fn scale(&mut self, by: f32) {
         self.loss *= by;
         self.auxiliary *= by;
+        self.naming *= by;
         self.grads.iter_mut().flatten().for_each(|grad| *grad *= by);
     }
 }
