@@ -177,6 +177,7 @@ impl<'a> Run<'a> {
             weight: self.schedule.auxiliary(step as u32),
             naming: &self.naming,
             naming_weight: self.schedule.naming(step as u32),
+            places_weight: self.schedule.places(step as u32),
             vars: &vars,
         };
         let parts: Vec<Result<Gradients>> = thread::scope(|scope| {

@@ -56,7 +56,11 @@ fn surprise(
 pub(super) struct Naming {
     kinds: Tensor,      // ids of words for kinds
     attributes: Tensor, // ids of words for colours and states
+    sides: Tensor,      // ids of words for where
 }
+
+/// Words for the thirds of a picture, across.
+const SIDES: [&str; 3] = ["left", "middle", "right"];
 
 /// Of the visual tokens that show nothing, one in this many is learned from.
 const EMPTY: usize = 3;
@@ -72,7 +76,7 @@ impl Naming {
         let kinds = things.into_iter().chain(Shape::ALL.map(Shape::word)).collect();
         let states = DoorState::ALL.map(DoorState::word).into_iter().chain(["off", "on"]);
         let attributes = states.chain(Color::ALL.map(Color::word)).collect();
-        Ok(Self { kinds: ids(kinds)?, attributes: ids(attributes)? })
+        Ok(Self { kinds: ids(kinds)?, attributes: ids(attributes)?, sides: ids(SIDES.to_vec())? })
     }
 
     /// The loss of visual tokens `(pictures * (side / 2)^2, hidden)` whose patches, `side` in a row, show
@@ -90,6 +94,21 @@ impl Naming {
         let attributes = (0..shown.len()).filter_map(|i| Some((i, attribute_word(shown[i])?)));
         let kind = surprise(&Table(embedding.index_select(&self.kinds, 0)?), visual, kinds)?;
         kind + surprise(&Table(embedding.index_select(&self.attributes, 0)?), visual, attributes)?
+    }
+
+    /// The loss of the same tokens as words for where their things are.
+    pub(super) fn places(
+        &self,
+        visual: &Tensor,
+        embedding: &Tensor,
+        labels: &[Label],
+        side: usize,
+    ) -> Result<Tensor> {
+        let half = side / 2;
+        let shown = pooled(labels, side);
+        let things = (0..shown.len()).filter(|&i| shown[i] != Label::Background);
+        let sides = things.map(|i| (i, i % half * SIDES.len() / half));
+        surprise(&Table(embedding.index_select(&self.sides, 0)?), visual, sides)
     }
 }
 

@@ -6,6 +6,9 @@ const WARM_UP: f32 = 200.0;
 /// The step from which visual tokens learn words.
 const NAMING_FROM: u32 = 1500;
 
+/// The step from which they learn words for where things are.
+const PLACES_FROM: u32 = 3000;
+
 /// What is left of the rate at the end.
 const FLOOR: f32 = 0.02;
 
@@ -35,6 +38,11 @@ impl Schedule {
     /// Weight of the loss on words for visual tokens, once there is something to see in them.
     pub(super) fn naming(self, step: u32) -> f64 {
         if step < NAMING_FROM { 0.0 } else { self.auxiliary(step) }
+    }
+
+    /// Weight of the loss on words for where things are, once their kinds and colours have words.
+    pub(super) fn places(self, step: u32) -> f64 {
+        if step < PLACES_FROM { 0.0 } else { self.auxiliary(step) }
     }
 
     fn done(self, step: u32) -> f32 {

@@ -53,7 +53,11 @@ impl<'a> Worker<'a> {
         let auxiliary = share.auxiliary.loss(&forward.features, &batch.labels)?;
         let (table, side) = (share.net.language.embedding(), share.dims.vision.side());
         let naming = share.naming.loss(&forward.visual, table, &batch.labels, side)?;
-        let total = ((&loss + (&auxiliary * share.weight)?)? + (&naming * share.naming_weight)?)?;
+        let mut total = ((&loss + (&auxiliary * share.weight)?)? + (&naming * share.naming_weight)?)?;
+        if share.places_weight > 0.0 {
+            let places = share.naming.places(&forward.visual, table, &batch.labels, side)?;
+            total = (total + (places * share.places_weight)?)?;
+        }
         let store = total.backward()?;
         let numbers = |var: &Tensor| match store.get(var) {
             Some(grad) => grad.flatten_all()?.to_vec1(),
@@ -105,6 +109,8 @@ pub(super) struct Share<'a> {
     pub naming: &'a Naming,
     /// How much the loss on them counts.
     pub naming_weight: f64,
+    /// How much the loss on words for places counts.
+    pub places_weight: f64,
     /// The parameters.
     pub vars: &'a [Tensor],
 }
