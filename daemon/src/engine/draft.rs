@@ -200,6 +200,9 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::camera::world::{Style, World};
+    use crate::model::files::TokenizerSource;
+    use crate::model::tokenizer::Tokenizer;
 
     /// SplitMix64.
     fn random(state: &mut u64) -> u64 {
@@ -337,5 +340,30 @@ mod tests {
             }
             memory.learn(&text, None);
         }
+    }
+
+    /// Tokens per pass over the true captions of worlds, one every `seconds`.
+    fn tokens_per_pass(tokenizer: &Tokenizer, seconds: f64) -> f64 {
+        let (mut tokens, mut passes) = (0, 0);
+        for seed in 0..8 {
+            let (world, mut memory) = (World::new(seed), Memory::default());
+            for frame in 0..60 {
+                let caption = world.at(f64::from(frame) * seconds).caption(Style::Sentence);
+                let text = tokenizer.encode(&caption);
+                tokens += text.len();
+                passes += write(&mut memory, &text).0;
+            }
+        }
+        tokens as f64 / passes as f64
+    }
+
+    #[test]
+    fn slow_scenes_gain_more_than_fast_ones_and_none_loses() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/tokenizer/full/tokenizer.model");
+        let tokenizer = Tokenizer::from_source(&TokenizerSource::SentencePiece(path.into())).unwrap();
+        let gains = [0.5, 2.0, 8.0, 60.0].map(|seconds| tokens_per_pass(&tokenizer, seconds));
+        println!("tokens per pass at a caption every 0.5, 2, 8 and 60 s: {gains:.2?}");
+        assert!(gains[0] > 8.0 && gains[3] > 1.0, "{gains:?}");
+        assert!(gains.is_sorted_by(|a, b| a >= b), "{gains:?}");
     }
 }

@@ -22,10 +22,17 @@ pub(super) struct Limits {
 /// A finished exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Turn {
-    /// What was asked.
-    pub(super) question: String,
-    /// What was answered, without the end token.
-    pub(super) answer: Vec<u32>,
+    question: String,
+    /// The question's tokens behind another turn.
+    asked: Vec<u32>,
+    answer: Vec<u32>,
+}
+
+impl Turn {
+    /// What was asked and what was answered, without the end token.
+    pub(super) fn new(question: String, answer: Vec<u32>, words: &impl Words) -> Self {
+        Self { asked: words.question(&question, false), question, answer }
+    }
 }
 
 /// Positions that are kept.
@@ -71,13 +78,16 @@ impl<K: Copy, P> Session<K, P> {
 
     /// The tokens behind the picture, with `question` as the last of them.
     fn ids(&self, question: &str, words: &impl Words) -> Vec<u32> {
-        let mut ids = Vec::new();
+        let Some(first) = self.turns.front() else { return words.question(question, true) };
+        let mut ids = words.question(&first.question, true);
         for (index, turn) in self.turns.iter().enumerate() {
-            ids.extend(words.question(&turn.question, index == 0));
+            if index > 0 {
+                ids.extend(&turn.asked);
+            }
             ids.extend(&turn.answer);
             ids.push(words.end());
         }
-        ids.extend(words.question(question, self.turns.is_empty()));
+        ids.extend(words.question(question, false));
         ids
     }
 }
@@ -318,7 +328,7 @@ mod tests {
     }
 
     fn turn(question: &str, answer: &[u32]) -> Turn {
-        Turn { question: question.into(), answer: answer.to_vec() }
+        Turn::new(question.into(), answer.to_vec(), &Bytes)
     }
 
     fn freed(sessions: &mut Test) -> Vec<u32> {

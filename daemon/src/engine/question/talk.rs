@@ -259,7 +259,7 @@ impl<D: Device> Engine<D> {
         let Some(picture) = talk.picture.take() else { return };
         let (session, text) = (talk.session, question.ask.question.text.clone());
         let is_over = question.ask.question.session.as_ref().is_some_and(|session| session.end);
-        let turn = Turn { question: text, answer: job.ids().1.to_vec() };
+        let turn = Turn::new(text, job.ids().1.to_vec(), &*self.tokenizer);
         let sequence = job.take_sequence();
         let (behind, pages) = (sequence.len().saturating_sub(self.scene_len()), sequence.pages().len());
         let kept = Kept { key: self.model.keep(None, sequence), behind, pages };
