@@ -90,6 +90,8 @@ pub struct CameraReport {
     pub caption_age_ms: f32,
     /// The frame described last: what the model saw.
     pub described: Option<Arc<Frame>>,
+    /// The frame that a question was put to last.
+    pub asked: Option<Arc<Frame>>,
 }
 
 impl Progress {

@@ -287,6 +287,11 @@ impl<D: Device> Engine<D> {
         let is_plain = guided.is_none() && sampler.is_greedy() && self.options.caption.drafts;
         let drafter = is_plain.then(|| self.answers.of(question.camera, &asked.text).drafter()).flatten();
         let queue = started.duration_since(question.ask.arrived);
+        if let Some(frame) = &scene.frame {
+            // Whoever asked may want to see what the answer is about.
+            let (camera, frame) = (question.camera, frame.clone());
+            self.progress.update(|report| report.cameras[camera].asked = Some(frame));
+        }
         self.progress.time(|stages| stages.queue.add(queue));
         // What was spent on the picture belongs to the question only if it had to wait for it.
         let timings = if started < now && question.from_sequence.is_some() || scene.frame.is_none() {

@@ -84,9 +84,9 @@ impl BusInputs for Host {
         let index = self.cameras.iter().position(|handle| handle.name == camera)?;
         let newest = self.cameras[index].latest.newest();
         let Some(sequence) = sequence else { return newest };
-        let described = || self.progress.report().cameras.get(index)?.described.clone();
-        newest
-            .filter(|frame| frame.sequence == sequence)
-            .or_else(|| described().filter(|frame| frame.sequence == sequence))
+        let report = self.progress.report();
+        let seen = report.cameras.get(index).map(|camera| [camera.described.clone(), camera.asked.clone()]);
+        let mut held = newest.into_iter().chain(seen.into_iter().flatten().flatten());
+        held.find(|frame| frame.sequence == sequence)
     }
 }
