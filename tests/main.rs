@@ -16,3 +16,4 @@ mod rules;
 mod service;
 mod sessions;
 mod tidy;
+mod world;

@@ -27,7 +27,7 @@ pub struct Args {
     /// JPEG or PNG files
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// GGUF text model or Hugging Face directory [default: the built-in model]
+    /// GGUF text model or Hugging Face directory [default: the built-in world model]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// GGUF vision part [default: found beside the model]

@@ -40,7 +40,7 @@ pub struct ModelSettings {
     /// Configuration file [default: /etc/mobilevlmd/mobilevlmd.toml if there is one]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// GGUF file or Hugging Face directory (model.path) [default: the built-in model]
+    /// GGUF file or Hugging Face directory (model.path) [default: the built-in world model]
     #[arg(long, value_name = "PATH")]
     pub model: Option<String>,
     /// GGUF vision part (model.mmproj)

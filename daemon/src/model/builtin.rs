@@ -1,37 +1,41 @@
-//! The model of somebody who named none: for now the reference model of a source checkout.
+//! The model that is part of the program: a small MobileVLM that knows the world of the test scene.
+//!
+//! It is a pair of GGUF files like any other, and is read like any other.
 
-use std::path::{Path, PathBuf};
-
-use super::files::{ModelError, ModelFiles, ModelPaths};
+use super::files::bytes::FileBytes;
+use super::files::{ModelError, ModelFiles};
+use super::gguf::pair;
 
 /// What it is called in messages.
-pub const NAME: &str = "reference model, whose text is noise";
+pub const NAME: &str = "built-in world model";
 
-/// Where a source checkout has it: random weights.
-const REFERENCE_MODEL: &str = "tests/data/gguf/v2-k256/model-q4_k_m.gguf";
+/// Bytes that begin where memory is read fastest, and where other readers of such files want them.
+#[repr(C, align(64))]
+struct Aligned<B: ?Sized>(B);
 
-/// Opens it, from the source checkout that holds the program or the current directory.
+static TEXT: &Aligned<[u8]> = &Aligned(*include_bytes!("../../assets/world-q8_0.gguf"));
+static MMPROJ: &Aligned<[u8]> = &Aligned(*include_bytes!("../../assets/world-mmproj-f16.gguf"));
+
+/// Opens it.
 pub fn open() -> Result<ModelFiles, ModelError> {
-    let starts = [std::env::current_exe(), std::env::current_dir()];
-    let model =
-        starts.iter().flatten().find_map(|start| model_above(start)).ok_or_else(|| ModelError::NotFound {
-            what: format!("the {NAME},"),
-            remedy: "it is in a source checkout only; set model.path (or --model)".into(),
-        })?;
-    ModelFiles::open(&ModelPaths { model, ..ModelPaths::default() })
-}
-
-fn model_above(start: &Path) -> Option<PathBuf> {
-    start.ancestors().map(|folder| folder.join(REFERENCE_MODEL)).find(|path| path.is_file())
+    let part = |name, bytes| FileBytes::BuiltIn { name, bytes };
+    let text = part("built-in world model (text)", &TEXT.0);
+    pair::read("world", text, part("built-in world model (vision)", &MMPROJ.0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A copy of the repository and the program stay small.
+    const MOST_BYTES: usize = 12_000_000;
+
     #[test]
-    fn a_source_checkout_has_a_model() {
-        assert!(open().is_ok());
-        assert_eq!(model_above(Path::new("/")), None);
+    fn it_is_small_and_whole() {
+        let bytes = TEXT.0.len() + MMPROJ.0.len();
+        assert!(bytes < MOST_BYTES, "{bytes} bytes");
+        let files = open().unwrap();
+        assert!(files.language_types().iter().all(|stored| stored.matrices > 0), "{}", files.summary());
+        assert_eq!(files.vision.image % files.vision.patch, 0);
     }
 }

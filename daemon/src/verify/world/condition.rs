@@ -74,7 +74,7 @@ impl Condition {
     pub(super) fn precision(self, config: &ModelConfig) -> (LoadOptions, KvDtype) {
         match self.is_exact() {
             true => (LoadOptions { dtype: None, vision_dtype: DType::F32, exact: true }, KvDtype::F32),
-            false => (config.load_options(), KvDtype::F16),
+            false => (config.load_options(), config.kv_dtype()),
         }
     }
 }
