@@ -48,7 +48,7 @@ def refusal(session, payload, encoding, key=ASK):
         return kind
     if encoding == POSTCARD:
         assert written == "application/postcard;ask_error@1", written
-        kinds = "unknown_camera no_frame too_long overloaded deadline cancelled bad_request internal"
+        kinds = "unknown_camera no_frame too_long overloaded deadline cancelled constraint bad_request internal"
         return kinds.split()[payload.to_bytes()[0]]
     assert written == "text/plain", written
     return payload.to_string().split(":")[0]
