@@ -37,6 +37,9 @@ struct Args {
     /// First scene
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// The environment is as it has to be
+    #[arg(long, hide = true)]
+    prepared: bool,
 }
 
 /// What the process must find in its environment. Each thread of a step has a share of the batch, so
@@ -51,7 +54,7 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if ENVIRONMENT.iter().any(|(name, _)| std::env::var_os(name).is_none()) {
+    if !args.prepared {
         return again();
     }
     let options = Options {
@@ -77,7 +80,8 @@ fn main() -> ExitCode {
 /// Starts this program once more, in the environment that it needs.
 fn again() -> ExitCode {
     let program = std::env::current_exe().unwrap_or_else(|_| "mobilevlm-trainer".into());
-    match Command::new(program).args(std::env::args_os().skip(1)).envs(ENVIRONMENT).status() {
+    let arguments = std::env::args_os().skip(1);
+    match Command::new(program).args(arguments).arg("--prepared").envs(ENVIRONMENT).status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
