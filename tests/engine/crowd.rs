@@ -218,7 +218,10 @@ fn questions_that_find_no_pages_wait_for_those_of_others() {
     for (index, text) in texts.iter().enumerate() {
         assert_eq!(*text, texts[index % 3], "question {index}");
     }
-    assert!(hall.pages_used() <= before, "pictures that nobody needs make room");
+    // The last answer is out a moment before its pages are back.
+    hall.settle();
+    let after = hall.pages_used();
+    assert!(after <= before, "pages were lost: {after} in use, {before} before");
 }
 
 #[test]
