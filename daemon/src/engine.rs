@@ -2,7 +2,7 @@
 //!
 //! One thread runs a loop: take in questions and frames, let the scheduler choose, do one unit of
 //! work. A picture is encoded once; captions, rules and questions fork its positions in the KV cache.
-//! Each of them is a [`Job`]; jobs share the passes of the language model.
+//! Each of them is a job; jobs share the passes of the language model.
 
 mod handle;
 mod request;

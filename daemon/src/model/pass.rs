@@ -13,7 +13,7 @@ use super::kv_cache::{KvCache, OutOfPages, Sequence};
 /// Rows of a pass at most: the 144 visual tokens of a picture with a short question fit.
 pub const MAX_ROWS: usize = 192;
 
-/// Parts of a pass at most, each the rows of one [`Pass::place`].
+/// Parts of a pass at most, each the rows of one placement.
 pub const MAX_PARTS: usize = 64;
 
 /// Consecutive rows of one sequence.
