@@ -21,11 +21,11 @@ mod judge;
 pub use draw::Painter;
 pub use english::Style;
 pub use judge::{Judgement, Tally, judge_answer, judge_caption};
-pub use labels::Label;
+pub use labels::{Extent, Label};
 pub use questions::{Category, Exchange, exchanges};
 pub use scene::{Group, MAX_OBJECTS, Relation, Scene};
 pub use schedule::{Event, Happening, World};
-pub use things::{Color, Door, DoorState, Lamp, Object, Person, Shape, Side, Size};
+pub use things::{Color, Door, DoorState, Lamp, Object, Person, Shape, Side, Size, WIDTH};
 
 /// The first seed that is never trained on. The test camera `test:N` shows world `UNSEEN + N`.
 pub const UNSEEN: u64 = 1 << 32;

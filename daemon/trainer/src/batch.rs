@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor};
-use mobilevlmd::camera::world::Label;
 
 use crate::example::Example;
 use crate::net::language::Rows;
 use crate::net::{Dims, Net};
 use crate::ops::{Rotation, Span};
+use crate::thing::Thing;
 
 /// A batch on its way into the networks.
 pub struct Batch {
@@ -21,7 +21,9 @@ pub struct Batch {
     targets: Tensor, // (targets)
     answers: Vec<Answer>,
     /// What the patches show.
-    pub labels: Vec<Label>,
+    pub things: Vec<Thing>,
+    /// A number from 0 to 1 for every picture.
+    pub chances: Vec<f32>,
 }
 
 /// One answer among the targets.
@@ -32,14 +34,12 @@ pub struct Answer {
     pub targets: std::ops::Range<usize>,
 }
 
-/// What the networks make of a batch.
-pub struct Forward {
+/// What the tower and the projector make of the pictures of a batch.
+pub struct Sight {
     /// Features `(pictures * patches, hidden)`.
     pub features: Tensor,
     /// Visual tokens `(pictures * patches / 4, hidden)`.
     pub visual: Tensor,
-    /// Logits `(targets, vocabulary)`.
-    pub logits: Tensor,
 }
 
 impl Batch {
@@ -49,19 +49,19 @@ impl Batch {
         let visual = dims.vision.patches() / 4;
         let vocabulary = dims.language.vocabulary;
         let mut layout = Layout::default();
-        let (mut patches, mut labels) = (Vec::new(), Vec::new());
+        let (mut patches, mut things) = (Vec::new(), Vec::new());
         for (index, example) in examples.iter().enumerate() {
             let first_visual = (vocabulary + index * visual) as u32;
             let visual_ids = first_visual..first_visual + visual as u32;
             layout.add(system.iter().copied().chain(visual_ids), example);
             patches.extend_from_slice(&example.patches);
-            labels.extend_from_slice(&example.labels);
+            things.extend_from_slice(&example.things);
         }
         let Layout { ids, positions, spans, sampled, targets, answers } = layout;
         let row = 3 * dims.vision.patch * dims.vision.patch;
         Ok(Self {
             pictures: examples.len(),
-            patches: Tensor::from_vec(patches, (labels.len(), row), &device)?,
+            patches: Tensor::from_vec(patches, (things.len(), row), &device)?,
             ids: Tensor::new(ids, &device)?,
             rows: Rows {
                 rotation: Rotation::new(&positions, dims.language.rope_base),
@@ -70,16 +70,22 @@ impl Batch {
             sampled: Tensor::new(sampled, &device)?,
             targets: Tensor::new(targets, &device)?,
             answers,
-            labels,
+            things,
+            chances: examples.iter().map(|example| example.chance).collect(),
         })
     }
 
-    /// Runs the networks.
-    pub fn forward(&self, net: &Net) -> Result<Forward> {
+    /// Looks at the pictures.
+    pub fn see(&self, net: &Net) -> Result<Sight> {
         let features = net.vision.forward(&self.patches)?;
         let visual = net.projector.forward(&features)?;
-        let x = net.language.forward(&net.language.embed(&visual, &self.ids)?, &self.rows)?;
-        Ok(Forward { logits: net.language.logits(&x, &self.sampled)?, features, visual })
+        Ok(Sight { features, visual })
+    }
+
+    /// Logits `(targets, vocabulary)` after visual tokens `(pictures * patches / 4, hidden)`.
+    pub fn answer(&self, net: &Net, visual: &Tensor) -> Result<Tensor> {
+        let x = net.language.forward(&net.language.embed(visual, &self.ids)?, &self.rows)?;
+        net.language.logits(&x, &self.sampled)
     }
 
     /// Tokens to be learned, `(targets)`.

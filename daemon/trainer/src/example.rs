@@ -10,6 +10,8 @@ use mobilevlmd::model::tokenizer::Tokenizer;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 
+use crate::thing::Thing;
+
 /// Sizes in which scenes are drawn: a test camera's and smaller ones, since only what is left after
 /// scaling to the model's picture counts.
 const SIZES: [(u32, u32); 3] = [(320, 240), (240, 180), (160, 120)];
@@ -32,7 +34,9 @@ pub struct Example {
     /// Exchanges.
     pub segments: Vec<Segment>,
     /// What the patches show.
-    pub labels: Vec<Label>,
+    pub things: Vec<Thing>,
+    /// A number from 0 to 1 by which a run decides about this scene.
+    pub chance: f32,
 }
 
 /// Draws scenes and puts them into tokens.
@@ -65,17 +69,19 @@ impl<'a> Examples<'a> {
         let (width, height) = SIZES[rng.random_range(0..SIZES.len())];
         self.painter.draw(&scene, width, height, &mut self.picture);
         let labels = self.labels(&scene, (width, height));
+        let things = labels.into_iter().map(|label| Thing::new(&scene, label)).collect();
         let picture = std::mem::take(&mut self.picture);
         let patches = self.patches(&picture);
         self.picture = picture;
-        Example { patches, segments: self.segments(&scene, seed, &mut rng), labels }
+        let segments = self.segments(&scene, seed, &mut rng);
+        Example { patches, segments, things, chance: rng.random() }
     }
 
     /// A picture of which nothing else is known.
     pub fn show(&mut self, picture: &RgbImage) -> Example {
         let patches = self.patches(picture);
         let count = (self.preprocessor.side() / self.patch).pow(2);
-        Example { patches, segments: Vec::new(), labels: vec![Label::Background; count] }
+        Example { patches, segments: Vec::new(), things: vec![Thing::NOTHING; count], chance: 1.0 }
     }
 
     fn patches(&mut self, picture: &RgbImage) -> Vec<f32> {

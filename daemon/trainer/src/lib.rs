@@ -6,10 +6,12 @@
 //! which [`import`] reads back.
 
 pub mod vocabulary;
+pub mod thing;
 pub mod example;
 pub mod batch;
 pub mod ops;
 pub mod net;
+pub mod start;
 pub mod optimizer;
 pub mod checkpoint;
 pub mod train;

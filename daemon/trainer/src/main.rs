@@ -14,7 +14,7 @@ struct Args {
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Steps of the whole run
-    #[arg(long, default_value_t = 6000)]
+    #[arg(long, default_value_t = 8000)]
     steps: u32,
     /// Stop after this many steps, to go on another time
     #[arg(long)]
@@ -26,7 +26,7 @@ struct Args {
     #[arg(long, default_value_t = 8)]
     questions: usize,
     /// Learning rate at its highest
-    #[arg(long, default_value_t = 1.5e-3)]
+    #[arg(long, default_value_t = 1e-3)]
     rate: f32,
     /// Threads
     #[arg(long, default_value_t = 2)]

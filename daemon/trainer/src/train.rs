@@ -2,6 +2,7 @@
 
 mod loss;
 mod schedule;
+mod words;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -11,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-use candle_core::{DType, Device, Error, Result, Tensor};
-use candle_nn::{VarBuilder, VarMap};
+use candle_core::{Error, Result, Tensor};
+use candle_nn::VarMap;
 use mobilevlmd::camera::world::UNSEEN;
 use mobilevlmd::model::files::{TokenizerSource, Vocabulary};
 use mobilevlmd::model::prompt::system_prefix;
@@ -23,9 +24,11 @@ use crate::example::texts;
 use crate::export::export;
 use crate::net::{Dims, Net};
 use crate::optimizer::AdamW;
+use crate::start::{alike, parameters, waves};
 use crate::vocabulary::vocabulary;
-use loss::{Auxiliary, Naming};
+use loss::Auxiliary;
 use schedule::Schedule;
+use words::Words;
 use worker::{Gradients, Scores, Share, Worker};
 
 /// Scenes whose texts the vocabulary is made from.
@@ -106,7 +109,7 @@ struct Run<'a> {
     vars: VarMap,
     net: Net,
     auxiliary: Auxiliary,
-    naming: Naming,
+    words: Words,
     optimizer: AdamW,
     workers: Vec<Worker<'a>>,
     schedule: Schedule,
@@ -117,9 +120,13 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(dims: &'a Dims, options: &'a Options, tokenizer: &'a Tokenizer) -> Result<Self> {
         let vars = VarMap::new();
-        let parameters = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+        let parameters = parameters(&vars, options.seed);
         let net = Net::new(dims, &parameters)?;
         let auxiliary = Auxiliary::new(dims.vision.hidden, &parameters.pp("aux"))?;
+        let words =
+            Words::new(tokenizer, dims.vision.side(), dims.language.hidden, &parameters.pp("aux"))?;
+        alike(&vars)?;
+        vars.clone().set_one("v.position_embd.weight", waves(dims.vision.side(), dims.vision.hidden)?)?;
         let named: Vec<_> = vars
             .data()
             .lock()
@@ -140,7 +147,7 @@ impl<'a> Run<'a> {
             vars,
             net,
             auxiliary,
-            naming: Naming::new(tokenizer)?,
+            words,
             workers,
         })
     }
@@ -166,22 +173,13 @@ impl<'a> Run<'a> {
     /// One step on the next scenes.
     fn step(&mut self) -> Result<()> {
         let step = u64::from(self.optimizer.steps());
-        let share = self.options.batch / self.workers.len();
-        let first = self.options.seed + step * (share * self.workers.len()) as u64;
+        let mut workers = std::mem::take(&mut self.workers);
+        let share = self.options.batch / workers.len();
+        let first = self.options.seed + step * (share * workers.len()) as u64;
         let vars: Vec<Tensor> = self.optimizer.vars().map(|var| var.as_tensor().clone()).collect();
-        let shared = Share {
-            dims: self.dims,
-            system: &self.system,
-            net: &self.net,
-            auxiliary: &self.auxiliary,
-            weight: self.schedule.auxiliary(step as u32),
-            naming: &self.naming,
-            naming_weight: self.schedule.naming(step as u32),
-            places_weight: self.schedule.places(step as u32),
-            vars: &vars,
-        };
+        let shared = self.share(&vars, self.schedule.told(step as u32));
         let parts: Vec<Result<Gradients>> = thread::scope(|scope| {
-            let workers = self.workers.iter_mut().enumerate();
+            let workers = workers.iter_mut().enumerate();
             let threads = workers.map(|(index, worker)| {
                 let seeds = (0..share).map(move |i| (first + (index * share + i) as u64) % UNSEEN);
                 let shared = &shared;
@@ -194,21 +192,35 @@ impl<'a> Run<'a> {
         for part in parts {
             sum.add(part?);
         }
-        sum.scale(1.0 / self.workers.len() as f32);
+        sum.scale(1.0 / workers.len() as f32);
+        self.workers = workers;
         let norm = self.optimizer.step(&sum.grads, self.schedule.rate(step as u32), 1.0)?;
         self.recent.add([sum.loss, sum.auxiliary, sum.naming, norm]);
         Ok(())
     }
 
+    fn share<'s>(&'s self, vars: &'s [Tensor], told: f32) -> Share<'s> {
+        Share {
+            dims: self.dims,
+            system: &self.system,
+            net: &self.net,
+            auxiliary: &self.auxiliary,
+            weight: self.schedule.auxiliary(self.optimizer.steps()),
+            words: &self.words,
+            told,
+            vars,
+        }
+    }
+
     /// Looks at unseen scenes and prints a line.
     fn report(&mut self, progress: Progress) -> Result<()> {
-        let mut scores = Scores::default();
-        for start in (0..HELD_OUT).step_by(16) {
-            let seeds = (start..start + 16).map(|i| UNSEEN + i as u64);
-            self.workers[0].score(self.dims, &self.system, &self.net, seeds, &mut scores)?;
+        let seen = self.scores(0.0)?;
+        let mut scores = format!("unseen: {seen}");
+        if self.schedule.told(progress.steps) > 0.0 {
+            scores = format!("{scores}  told: {}", self.scores(1.0)?);
         }
         let line = format!(
-            "step {:5}  {:6.0} s  {:6.0} cpu s  rate {:.1e}  {}  unseen: {scores}",
+            "step {:5}  {:6.0} s  {:6.0} cpu s  rate {:.1e}  {}  {scores}",
             progress.steps,
             progress.seconds,
             progress.cpu_seconds,
@@ -216,6 +228,18 @@ impl<'a> Run<'a> {
             self.recent.take(),
         );
         self.say(&line)
+    }
+
+    /// Scores on unseen scenes of which a share is told in words.
+    fn scores(&mut self, told: f32) -> Result<Scores> {
+        let mut scores = Scores::default();
+        let mut workers = std::mem::take(&mut self.workers);
+        for start in (0..HELD_OUT).step_by(16) {
+            let seeds = (start..start + 16).map(|i| UNSEEN + i as u64);
+            workers[0].score(&self.share(&[], told), seeds, &mut scores)?;
+        }
+        self.workers = workers;
+        Ok(scores)
     }
 
     fn say(&mut self, line: &str) -> Result<()> {

@@ -52,7 +52,7 @@ fn greedy_captions_are_those_of_the_trained_networks() -> Result<()> {
     let mut differing = Vec::new();
     for (index, group) in described.chunks(TOGETHER).enumerate() {
         let batch = Batch::new(&dims, &system, group)?;
-        let got = batch.forward(&net)?.logits.argmax(1)?;
+        let got = batch.answer(&net, &batch.see(&net)?.visual)?.argmax(1)?;
         for (number, answer) in batch.answers().iter().enumerate() {
             let range = answer.targets.clone();
             if got.i(range.clone())?.to_vec1::<u32>()? != batch.targets().i(range)?.to_vec1::<u32>()? {

@@ -1,7 +1,7 @@
 //! What is to be seen where: one label for each cell of a grid over the frame.
 
 use super::scene::Scene;
-use super::things::{Bounds, Color, Door, DoorState, Shape, WIDTH};
+use super::things::{Bounds, Color, Door, DoorState, Lamp, Object, Shape, WIDTH};
 
 /// What covers a place of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +37,17 @@ impl Label {
     }
 }
 
+/// Where the middle of a thing is and how high it is, in heights of the frame from its upper left corner.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Extent {
+    /// Across.
+    pub x: f32,
+    /// Down.
+    pub y: f32,
+    /// Height of the thing.
+    pub height: f32,
+}
+
 /// Points of a cell that are looked at, across and down.
 const POINTS: [f32; 3] = [0.3, 0.5, 0.7];
 
@@ -55,6 +66,27 @@ impl Scene {
             most_frequent(labels)
         };
         cells.map(label).collect()
+    }
+
+    /// The object that a label of this scene means.
+    pub fn object(&self, label: Label) -> Option<&Object> {
+        let Label::Object(shape, color) = label else { return None };
+        self.objects().iter().find(|object| (object.shape, object.color) == (shape, color))
+    }
+
+    /// Where the thing is that a label of this scene means.
+    pub fn extent(&self, label: Label) -> Option<Extent> {
+        let extent = |x, y, height| Some(Extent { x, y, height });
+        match label {
+            Label::Background => None,
+            Label::Object(..) => self.object(label).and_then(|it| extent(it.x, it.y, it.height)),
+            Label::Person => self.person.and_then(|it| extent(it.x, it.feet - 0.5 * it.height, it.height)),
+            Label::Lamp(_) => self.lamp.and_then(|it| extent(it.x, Lamp::SHADE, 2.0 * Lamp::HALF)),
+            Label::Crate => self.door.and_then(|it| extent(it.x + 0.01, it.crate_y(), Door::CRATE)),
+            Label::Door(_) => {
+                self.door.and_then(|it| extent(it.x, it.base - 0.5 * Door::HEIGHT, Door::HEIGHT))
+            }
+        }
     }
 
     /// What covers a place.
@@ -96,6 +128,23 @@ fn most_frequent(labels: [Label; 9]) -> Label {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_stands_where_its_thing_is() {
+        for seed in 0..50 {
+            let scene = Scene::sample(seed);
+            let things = scene.objects().iter().map(|object| Label::Object(object.shape, object.color));
+            for label in things.chain(scene.person.map(|_| Label::Person)) {
+                let Extent { x, y, .. } = scene.extent(label).expect("it is there");
+                let is_seen = scene.label_at(x, y) == label;
+                // The middle of a ring is a hole, and something may stand in front.
+                let is_ring = matches!(label, Label::Object(Shape::Ring, _));
+                assert!(is_seen || is_ring || scene.label_at(x, y) != Label::Background, "{label:?}");
+            }
+            assert_eq!(scene.extent(Label::Background), None);
+            assert_eq!(scene.extent(Label::Lamp(true)).is_some(), scene.lamp.is_some());
+        }
+    }
 
     #[test]
     fn every_label_has_its_number() {

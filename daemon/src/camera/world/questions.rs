@@ -177,7 +177,7 @@ impl Asker<'_> {
         }
         let (size, name) = (object.size(), self.name(object));
         self.add(Category::Size, ask::SIZE, &[("{}", &name)], size.word());
-        let asked = self.dice.pick(&[Size::Small, Size::Large]);
+        let asked = self.dice.pick(&Size::ALL);
         let names = [("{}", name.as_str()), ("{s}", asked.word())];
         self.add_yes_no(Category::Size, ask::IS_SIZE, &names, asked == size);
     }

@@ -2,7 +2,7 @@
 //! y from 0 at the top to 1.
 
 /// Width of a frame in heights; wider and narrower frames are stretched to it.
-pub(super) const WIDTH: f32 = 4.0 / 3.0;
+pub const WIDTH: f32 = 4.0 / 3.0;
 
 /// What an object looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -141,6 +141,9 @@ pub enum Size {
 }
 
 impl Size {
+    /// All sizes.
+    pub const ALL: [Self; 2] = [Self::Small, Self::Large];
+
     /// The size in words.
     pub fn word(self) -> &'static str {
         ["small", "large"][self as usize]

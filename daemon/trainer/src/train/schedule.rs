@@ -3,11 +3,9 @@
 /// Steps until the rate is at its highest.
 const WARM_UP: f32 = 200.0;
 
-/// The step from which visual tokens learn words.
-const NAMING_FROM: u32 = 1500;
-
-/// The step from which they learn words for where things are.
-const PLACES_FROM: u32 = 3000;
+/// Parts of the run: until the first all pictures are told in words, from the second all are seen.
+const TOLD_UNTIL: f32 = 0.12;
+const SEEN_FROM: f32 = 0.4;
 
 /// What is left of the rate at the end.
 const FLOOR: f32 = 0.02;
@@ -29,20 +27,15 @@ impl Schedule {
         self.rate * up.min(FLOOR + (1.0 - FLOOR) * 0.5 * (1.0 + down.cos()))
     }
 
-    /// Weight of the loss on patches: it teaches the tower to see while the language model cannot yet
-    /// tell it what to look for, and fades out.
+    /// Weight of the losses on patches and visual tokens: they teach the tower to see while the language
+    /// model cannot yet tell it what to look for, and fade out.
     pub(super) fn auxiliary(self, step: u32) -> f64 {
-        0.5 * f64::from(1.0 - self.done(step)).max(0.1)
+        f64::from(1.0 - self.done(step)).max(0.1)
     }
 
-    /// Weight of the loss on words for visual tokens, once there is something to see in them.
-    pub(super) fn naming(self, step: u32) -> f64 {
-        if step < NAMING_FROM { 0.0 } else { self.auxiliary(step) }
-    }
-
-    /// Weight of the loss on words for where things are, once their kinds and colours have words.
-    pub(super) fn places(self, step: u32) -> f64 {
-        if step < PLACES_FROM { 0.0 } else { self.auxiliary(step) }
+    /// Share of pictures whose visual tokens are told to the language model instead of seen.
+    pub(super) fn told(self, step: u32) -> f32 {
+        ((SEEN_FROM - self.done(step)) / (SEEN_FROM - TOLD_UNTIL)).clamp(0.0, 1.0)
     }
 
     fn done(self, step: u32) -> f32 {
@@ -60,5 +53,7 @@ mod tests {
         assert!(schedule.rate(0) < 1e-5 && schedule.rate(1999) < 3e-5);
         assert!(schedule.rate(250) > 9e-4 && schedule.rate(1000) < schedule.rate(500));
         assert!(schedule.auxiliary(0) > schedule.auxiliary(1900));
+        assert_eq!((schedule.told(0), schedule.told(1000)), (1.0, 0.0));
+        assert!(schedule.told(400) > schedule.told(600));
     }
 }

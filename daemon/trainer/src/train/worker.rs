@@ -7,7 +7,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::loss::cross_entropy;
 use mobilevlmd::model::tokenizer::Tokenizer;
 
-use super::loss::{Auxiliary, Naming};
+use super::loss::Auxiliary;
+use super::words::Words;
 use crate::batch::Batch;
 use crate::example::{Example, Examples};
 use crate::net::{Dims, Net};
@@ -48,16 +49,13 @@ impl<'a> Worker<'a> {
         seeds: impl Iterator<Item = u64>,
     ) -> Result<Gradients> {
         let batch = self.batch(share.dims, share.system, seeds)?;
-        let forward = batch.forward(share.net)?;
-        let loss = cross_entropy(&forward.logits, batch.targets())?;
-        let auxiliary = share.auxiliary.loss(&forward.features, &batch.labels)?;
-        let (table, side) = (share.net.language.embedding(), share.dims.vision.side());
-        let naming = share.naming.loss(&forward.visual, table, &batch.labels, side)?;
-        let mut total = ((&loss + (&auxiliary * share.weight)?)? + (&naming * share.naming_weight)?)?;
-        if share.places_weight > 0.0 {
-            let places = share.naming.places(&forward.visual, table, &batch.labels, side)?;
-            total = (total + (places * share.places_weight)?)?;
-        }
+        let sight = batch.see(share.net)?;
+        let table = share.words.table(share.net.language.embedding())?;
+        let visual = mixed(&batch, &sight.visual, &table, share.words, share.told)?;
+        let loss = cross_entropy(&batch.answer(share.net, &visual)?, batch.targets())?;
+        let auxiliary = share.auxiliary.loss(&sight.features, &batch.things)?;
+        let naming = share.words.loss(&sight.visual, &table, &batch.things)?;
+        let total = (&loss + ((&auxiliary + &naming)? * share.weight)?)?;
         let store = total.backward()?;
         let numbers = |var: &Tensor| match store.get(var) {
             Some(grad) => grad.flatten_all()?.to_vec1(),
@@ -74,14 +72,15 @@ impl<'a> Worker<'a> {
     /// Counts which answers on the scenes `seeds` have every token most probable.
     pub(super) fn score(
         &mut self,
-        dims: &Dims,
-        system: &[u32],
-        net: &Net,
+        share: &Share<'_>,
         seeds: impl Iterator<Item = u64>,
         scores: &mut Scores,
     ) -> Result<()> {
-        let batch = self.batch(dims, system, seeds)?;
-        let got = batch.forward(net)?.logits.argmax(1)?.to_vec1::<u32>()?;
+        let batch = self.batch(share.dims, share.system, seeds)?;
+        let sight = batch.see(share.net)?;
+        let table = share.words.table(share.net.language.embedding())?;
+        let visual = mixed(&batch, &sight.visual, &table, share.words, share.told)?;
+        let got = batch.answer(share.net, &visual)?.argmax(1)?.to_vec1::<u32>()?;
         let want = batch.targets().to_vec1::<u32>()?;
         for answer in batch.answers() {
             let is_right = got[answer.targets.clone()] == want[answer.targets.clone()];
@@ -91,6 +90,19 @@ impl<'a> Worker<'a> {
         }
         Ok(())
     }
+}
+
+/// Visual tokens of a batch, of which those of a share `told` of the pictures are told in words.
+fn mixed(batch: &Batch, seen: &Tensor, table: &Tensor, words: &Words, told: f32) -> Result<Tensor> {
+    if told <= 0.0 {
+        return Ok(seen.clone());
+    }
+    let per_picture = seen.dim(0)? / batch.pictures;
+    let is_told = |chance: &f32| if *chance < told { 1.0 } else { 0.0 };
+    let mask = batch.chances.iter().flat_map(|chance| std::iter::repeat_n(is_told(chance), per_picture));
+    let mask = Tensor::from_vec(mask.collect::<Vec<f32>>(), (seen.dim(0)?, 1), seen.device())?;
+    let words = words.tell(table, &batch.things)?;
+    words.broadcast_mul(&mask)? + seen.broadcast_mul(&(1.0 - mask)?)?
 }
 
 /// What all threads of a step share.
@@ -103,14 +115,12 @@ pub(super) struct Share<'a> {
     pub net: &'a Net,
     /// Readers of patches.
     pub auxiliary: &'a Auxiliary,
-    /// How much the loss on patches counts.
+    /// How much the losses on patches and visual tokens count.
     pub weight: f64,
     /// Words for visual tokens.
-    pub naming: &'a Naming,
-    /// How much the loss on them counts.
-    pub naming_weight: f64,
-    /// How much the loss on words for places counts.
-    pub places_weight: f64,
+    pub words: &'a Words,
+    /// Share of the pictures that are told in words.
+    pub told: f32,
     /// The parameters.
     pub vars: &'a [Tensor],
 }
