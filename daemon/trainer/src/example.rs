@@ -2,7 +2,7 @@
 //! each patch shows.
 
 use image::RgbImage;
-use mobilevlmd::camera::world::{Label, Painter, Scene, Style, exchanges};
+use mobilevlmd::camera::world::{Category, Label, Painter, Scene, Style, exchanges};
 use mobilevlmd::model::files::{CLIP_MEAN, CLIP_STD};
 use mobilevlmd::model::preprocess::Preprocessor;
 use mobilevlmd::model::prompt::{SYSTEM, Turn, after_image};
@@ -46,18 +46,25 @@ pub struct Examples<'a> {
     painter: Painter,
     picture: RgbImage,
     patch: usize,
+    captions: usize,
     questions: usize,
 }
 
 impl<'a> Examples<'a> {
-    /// For pictures of `image` pixels a side in patches of `patch`, with at most `questions` questions each.
-    pub fn new(tokenizer: &'a Tokenizer, image: usize, patch: usize, questions: usize) -> Self {
+    /// For pictures of `image` pixels a side in patches of `patch`, each with as many `captions` and
+    /// `questions` at most.
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        (image, patch): (usize, usize),
+        (captions, questions): (usize, usize),
+    ) -> Self {
         Self {
             tokenizer,
             preprocessor: Preprocessor::new(image, CLIP_MEAN, CLIP_STD),
             painter: Painter::default(),
             picture: RgbImage::new(0, 0),
             patch,
+            captions,
             questions,
         }
     }
@@ -122,18 +129,25 @@ impl<'a> Examples<'a> {
     }
 
     fn segments(&self, scene: &Scene, seed: u64, rng: &mut ChaCha8Rng) -> Vec<Segment> {
-        let style = Style::ALL[rng.random_range(0..Style::ALL.len())];
-        let prompts = style.prompts();
-        let prompt = prompts[rng.random_range(0..prompts.len())];
-        let mut segments = vec![self.segment("caption", prompt, &scene.caption(style))];
-        let mut exchanges = exchanges(scene, seed);
-        exchanges.shuffle(rng);
-        exchanges.truncate(self.questions);
-        segments.extend(
-            exchanges
-                .iter()
-                .map(|exchange| self.segment(exchange.category.word(), &exchange.question, &exchange.answer)),
-        );
+        let mut styles = Style::ALL;
+        styles.shuffle(rng);
+        let mut segments = Vec::with_capacity(self.captions + self.questions);
+        for style in styles.into_iter().take(self.captions) {
+            let prompts = style.prompts();
+            let prompt = prompts[rng.random_range(0..prompts.len())];
+            segments.push(self.segment("caption", prompt, &scene.caption(style)));
+        }
+        let ranked = exchanges(scene, seed).into_iter().map(|exchange| {
+            // Weighted drawing without replacement.
+            let rank = rng.random::<f32>().powf(1.0 / weight(exchange.category));
+            (rank, exchange)
+        });
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        ranked.truncate(self.questions);
+        segments.extend(ranked.iter().map(|(_, exchange)| {
+            self.segment(exchange.category.word(), &exchange.question, &exchange.answer)
+        }));
         segments
     }
 
@@ -142,6 +156,16 @@ impl<'a> Examples<'a> {
         let ids = after_image(self.tokenizer, &[Turn::finished(question, answer)]);
         debug_assert!(ids.starts_with(&asked));
         Segment { answer: asked.len(), ids, category }
+    }
+}
+
+/// How often a category is asked about, beside how often a scene allows it: what is hardest to learn most.
+fn weight(category: Category) -> f32 {
+    match category {
+        Category::Relation | Category::Position => 2.0,
+        Category::Size | Category::Color => 1.5,
+        Category::Shape | Category::Count => 1.0,
+        Category::Presence | Category::Door | Category::Person | Category::Lamp => 0.6,
     }
 }
 

@@ -22,11 +22,14 @@ struct Args {
     /// Scenes of a step
     #[arg(long, default_value_t = 16)]
     batch: usize,
+    /// Captions of a scene, each in another style
+    #[arg(long, default_value_t = 3)]
+    captions: usize,
     /// Questions about a scene at most
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 16)]
     questions: usize,
     /// Learning rate at its highest
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 6e-4)]
     rate: f32,
     /// Threads
     #[arg(long, default_value_t = 2)]
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         steps: args.steps,
         stop: args.stop.unwrap_or(args.steps),
         batch: args.batch.max(args.threads.max(1)),
+        captions: args.captions,
         questions: args.questions,
         rate: args.rate,
         threads: args.threads.max(1),

@@ -48,6 +48,8 @@ pub struct Options {
     pub stop: u32,
     /// Scenes of a step.
     pub batch: usize,
+    /// Captions of a scene, each in another style.
+    pub captions: usize,
     /// Questions about a scene at most.
     pub questions: usize,
     /// Learning rate at its highest.
@@ -135,7 +137,7 @@ impl<'a> Run<'a> {
             .map(|(name, var)| (name.clone(), var.clone()))
             .collect();
         let system = system_prefix(tokenizer);
-        let workers = (0..options.threads).map(|_| Worker::new(dims, tokenizer, options.questions)).collect();
+        let workers = (0..options.threads).map(|_| Worker::new(dims, tokenizer, (options.captions, options.questions))).collect();
         Ok(Self {
             optimizer: AdamW::new(named, 0.05),
             schedule: Schedule { rate: options.rate, steps: options.steps },

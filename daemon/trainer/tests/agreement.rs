@@ -31,7 +31,7 @@ fn greedy_captions_are_those_of_the_trained_networks() -> Result<()> {
     let mut viewer = Viewer::load(&files, cpu, &exact, KvDtype::F32).expect("it loads");
     let tokenizer = viewer.tokenizer().clone();
     let system = system_prefix(&tokenizer);
-    let mut examples = Examples::new(&tokenizer, dims.vision.image, dims.vision.patch, 0);
+    let mut examples = Examples::new(&tokenizer, (dims.vision.image, dims.vision.patch), (0, 0));
     let prompt = Style::Sentence.prompts()[0];
     let asked = after_image(&tokenizer, &[Turn::ask(prompt)]);
 

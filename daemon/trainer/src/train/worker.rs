@@ -32,9 +32,10 @@ pub(super) struct Gradients {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(dims: &Dims, tokenizer: &'a Tokenizer, questions: usize) -> Self {
-        let (image, patch) = (dims.vision.image, dims.vision.patch);
-        Self { examples: Examples::new(tokenizer, image, patch, questions) }
+    /// With as many captions and questions for each scene.
+    pub(super) fn new(dims: &Dims, tokenizer: &'a Tokenizer, texts: (usize, usize)) -> Self {
+        let sides = (dims.vision.image, dims.vision.patch);
+        Self { examples: Examples::new(tokenizer, sides, texts) }
     }
 
     fn batch(&mut self, dims: &Dims, system: &[u32], seeds: impl Iterator<Item = u64>) -> Result<Batch> {
