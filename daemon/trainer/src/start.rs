@@ -70,7 +70,8 @@ fn normal(rng: &mut ChaCha8Rng) -> f32 {
 pub fn alike(vars: &VarMap) -> Result<()> {
     let vars = vars.data().lock().map_err(|_| Error::Msg("a thread died".into()))?;
     for (name, query) in vars.iter() {
-        let Some(key) = name.strip_suffix("attn_q.weight").map(|start| format!("{start}attn_k.weight")) else {
+        let Some(key) = name.strip_suffix("attn_q.weight").map(|start| format!("{start}attn_k.weight"))
+        else {
             continue;
         };
         let Some(key) = vars.get(&key) else { continue };

@@ -103,15 +103,29 @@ pub fn train(dims: &Dims, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Everything of a run.
-struct Run<'a> {
+/// What learns, and what helps it to.
+struct Learner<'a> {
     dims: &'a Dims,
-    options: &'a Options,
+    /// Tokens before every picture.
     system: Vec<u32>,
-    vars: VarMap,
     net: Net,
     auxiliary: Auxiliary,
     words: Words,
+}
+
+impl Learner<'_> {
+    /// For one step or one look: `weight` of what helps, and which part of the pictures is told.
+    fn share<'s>(&'s self, vars: &'s [Tensor], weight: f64, told: f32) -> Share<'s> {
+        let Self { dims, system, net, auxiliary, words } = self;
+        Share { dims, system, net, auxiliary, weight, words, told, vars }
+    }
+}
+
+/// Everything of a run.
+struct Run<'a> {
+    options: &'a Options,
+    vars: VarMap,
+    learner: Learner<'a>,
     optimizer: AdamW,
     workers: Vec<Worker<'a>>,
     schedule: Schedule,
@@ -121,14 +135,13 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(dims: &'a Dims, options: &'a Options, tokenizer: &'a Tokenizer) -> Result<Self> {
-        let vars = VarMap::new();
+        let mut vars = VarMap::new();
         let parameters = parameters(&vars, options.seed);
         let net = Net::new(dims, &parameters)?;
         let auxiliary = Auxiliary::new(dims.vision.hidden, &parameters.pp("aux"))?;
-        let words =
-            Words::new(tokenizer, dims.vision.side(), dims.language.hidden, &parameters.pp("aux"))?;
+        let words = Words::new(tokenizer, dims.vision.side(), dims.language.hidden, &parameters.pp("aux"))?;
         alike(&vars)?;
-        vars.clone().set_one("v.position_embd.weight", waves(dims.vision.side(), dims.vision.hidden)?)?;
+        vars.set_one("v.position_embd.weight", waves(dims.vision.side(), dims.vision.hidden)?)?;
         let named: Vec<_> = vars
             .data()
             .lock()
@@ -136,20 +149,18 @@ impl<'a> Run<'a> {
             .iter()
             .map(|(name, var)| (name.clone(), var.clone()))
             .collect();
-        let system = system_prefix(tokenizer);
-        let workers = (0..options.threads).map(|_| Worker::new(dims, tokenizer, (options.captions, options.questions))).collect();
+        let learner = Learner { dims, system: system_prefix(tokenizer), net, auxiliary, words };
+        let workers = (0..options.threads)
+            .map(|_| Worker::new(dims, tokenizer, (options.captions, options.questions)))
+            .collect();
         Ok(Self {
             optimizer: AdamW::new(named, 0.05),
             schedule: Schedule { rate: options.rate, steps: options.steps },
             recent: Recent::default(),
             log: OpenOptions::new().create(true).append(true).open(options.folder.join("training.log"))?,
-            dims,
             options,
-            system,
             vars,
-            net,
-            auxiliary,
-            words,
+            learner,
             workers,
         })
     }
@@ -175,13 +186,13 @@ impl<'a> Run<'a> {
     /// One step on the next scenes.
     fn step(&mut self) -> Result<()> {
         let step = u64::from(self.optimizer.steps());
-        let mut workers = std::mem::take(&mut self.workers);
-        let share = self.options.batch / workers.len();
-        let first = self.options.seed + step * (share * workers.len()) as u64;
+        let share = self.options.batch / self.workers.len();
+        let first = self.options.seed + step * (share * self.workers.len()) as u64;
         let vars: Vec<Tensor> = self.optimizer.vars().map(|var| var.as_tensor().clone()).collect();
-        let shared = self.share(&vars, self.schedule.told(step as u32));
+        let (weight, told) = (self.schedule.auxiliary(step as u32), self.schedule.told(step as u32));
+        let shared = self.learner.share(&vars, weight, told);
         let parts: Vec<Result<Gradients>> = thread::scope(|scope| {
-            let workers = workers.iter_mut().enumerate();
+            let workers = self.workers.iter_mut().enumerate();
             let threads = workers.map(|(index, worker)| {
                 let seeds = (0..share).map(move |i| (first + (index * share + i) as u64) % UNSEEN);
                 let shared = &shared;
@@ -194,24 +205,10 @@ impl<'a> Run<'a> {
         for part in parts {
             sum.add(part?);
         }
-        sum.scale(1.0 / workers.len() as f32);
-        self.workers = workers;
+        sum.scale(1.0 / self.workers.len() as f32);
         let norm = self.optimizer.step(&sum.grads, self.schedule.rate(step as u32), 1.0)?;
         self.recent.add([sum.loss, sum.auxiliary, sum.naming, norm]);
         Ok(())
-    }
-
-    fn share<'s>(&'s self, vars: &'s [Tensor], told: f32) -> Share<'s> {
-        Share {
-            dims: self.dims,
-            system: &self.system,
-            net: &self.net,
-            auxiliary: &self.auxiliary,
-            weight: self.schedule.auxiliary(self.optimizer.steps()),
-            words: &self.words,
-            told,
-            vars,
-        }
     }
 
     /// Looks at unseen scenes and prints a line.
@@ -235,12 +232,10 @@ impl<'a> Run<'a> {
     /// Scores on unseen scenes of which a share is told in words.
     fn scores(&mut self, told: f32) -> Result<Scores> {
         let mut scores = Scores::default();
-        let mut workers = std::mem::take(&mut self.workers);
         for start in (0..HELD_OUT).step_by(16) {
             let seeds = (start..start + 16).map(|i| UNSEEN + i as u64);
-            workers[0].score(&self.share(&[], told), seeds, &mut scores)?;
+            self.workers[0].score(&self.learner.share(&[], 0.0, told), seeds, &mut scores)?;
         }
-        self.workers = workers;
         Ok(scores)
     }
 

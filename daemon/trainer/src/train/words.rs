@@ -116,7 +116,8 @@ impl Words {
     pub(super) fn tell(&self, table: &Tensor, things: &[Thing]) -> Result<Tensor> {
         let (cells, entries) = (self.cells.dim(0)?, table.dim(0)?);
         let mut facts = vec![0.0; things.len() / 4 * entries];
-        for (i, (patches, row)) in pooled(things, self.side).zip(facts.chunks_exact_mut(entries)).enumerate() {
+        for (i, (patches, row)) in pooled(things, self.side).zip(facts.chunks_exact_mut(entries)).enumerate()
+        {
             let there = patches.iter().filter(|thing| thing.is_there()).count();
             if there == 0 {
                 row[KINDS.start] = 1.0;
