@@ -5,6 +5,14 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, ConfigError};
 use crate::journal;
 
+/// Prints a line to whoever reads it. A reader who went away, as `head` does, has seen enough.
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($line)*);
+    }};
+}
+
 pub mod ask;
 pub mod bench;
 pub mod cameras;

@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             seed: SEED,
         };
         for path in recipe.write(folder)? {
-            println!("{}", path.display());
+            say!("{}", path.display());
         }
         return Ok(());
     }
@@ -102,9 +102,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 fn show(args: &Args, report: &(impl Serialize + Display)) -> Result<(), Failure> {
     if args.json {
-        println!("{}", serde_json::to_string(report)?);
+        say!("{}", serde_json::to_string(report)?);
     } else {
-        println!("{report}");
+        say!("{report}");
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         None => {
             let devices = v4l2::list();
             if args.json {
-                println!("{}", serde_json::to_string(&devices)?);
+                say!("{}", serde_json::to_string(&devices)?);
             } else {
                 let mut text = String::new();
                 write_devices(&mut text, &devices)?;
@@ -247,17 +247,21 @@ fn look(
 fn tell(told: &Told<'_>, json: bool) {
     if json {
         // These structures have no keys or numbers that JSON cannot hold.
-        println!("{}", serde_json::to_string(told).unwrap_or_default());
+        say!("{}", serde_json::to_string(told).unwrap_or_default());
         return;
     }
     match told {
         Told::State(CameraState { phase, reason, .. }) => {
-            println!("{}{reason}", phase_prefix(*phase, reason.is_empty()));
+            say!("{}{reason}", phase_prefix(*phase, reason.is_empty()));
         }
-        Told::Frame(look) => println!("{look}"),
-        Told::Status(status) => println!(
+        Told::Frame(look) => say!("{look}"),
+        Told::Status(status) => say!(
             "{}: {} frames, {:.1} per second, {} lost by the driver, {} damaged",
-            status.source, status.frames, status.frames_per_second, status.lost, status.damaged
+            status.source,
+            status.frames,
+            status.frames_per_second,
+            status.lost,
+            status.damaged
         ),
     }
 }

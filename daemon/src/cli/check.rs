@@ -46,7 +46,7 @@ struct Report {
 
 impl Report {
     fn fine(&mut self, what: &str, line: impl Display) {
-        println!("{what:<14} {line}");
+        say!("{what:<14} {line}");
     }
 
     fn note(&mut self, what: &str, line: Result<String, String>) {

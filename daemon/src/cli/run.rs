@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let config = args.settings.sources().load().map_err(|error| Failure::config(&error))?;
     journal::start(&config.log);
     if std::io::stdout().is_terminal() {
-        println!("{}", greeting(&config));
+        say!("{}", greeting(&config));
     }
     service::run(&config, service::termination()).map_err(|error| match error.is_configuration() {
         true => Failure { code: Failure::CONFIGURATION, ..error.into() },

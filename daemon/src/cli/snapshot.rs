@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("{path}: cannot be written: {error}")))?;
     let captured = SystemTime::UNIX_EPOCH + Duration::from_nanos(stamp.captured_at);
     let age = captured.elapsed().unwrap_or_default().as_secs_f32();
-    println!(
+    say!(
         "{path}: frame {} of camera \"{}\", {age:.2} s old, {} bytes",
         stamp.sequence,
         stamp.camera,

@@ -24,7 +24,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let status = Client::connect(&args.connect)?.status()?;
     if args.json {
-        println!("{}", String::from_utf8_lossy(&encode(&status, Format::Json)));
+        say!("{}", String::from_utf8_lossy(&encode(&status, Format::Json)));
     } else {
         let mut text = String::new();
         write_status(&mut text, &status)?;
