@@ -86,7 +86,10 @@ impl Writer {
         let id = match &mut self.guided {
             Some(guided) => match choose_guided(&mut self.sampler, guided, logits) {
                 Ok(id) => id,
-                Err(outcome) => return Written::Over(outcome),
+                Err(outcome) => {
+                    self.speech.finish();
+                    return Written::Over(outcome);
+                }
             },
             None => self.sampler.sample(logits),
         };
