@@ -61,7 +61,7 @@ use unit::RowTime;
 pub use camera::CameraInput;
 pub use change::{RuleRequest, RuleSender};
 pub use handle::{EngineError, EngineHandle, EngineOptions, EngineParts, ReadyEngine, prepare, spawn};
-pub use progress::{CameraReport, Progress, Report};
+pub use progress::{CameraReport, Progress, Report, Waits};
 pub use request::{Ask, AskSender, Event, Reply};
 
 /// How long the engine sleeps at most when there is nothing to do: deadlines are looked at, and

@@ -17,6 +17,10 @@ pub(super) struct Batch<D: Device> {
     members: Vec<Member>,
     /// The next layer.
     layer: usize,
+    /// Units done.
+    units: usize,
+    /// Units of the longest pass so far, finished or not.
+    longest: usize,
     /// Whether it carries a part of a prompt or of a draft, so that it takes long.
     is_long: bool,
     /// Time spent on all units but the last.
@@ -53,6 +57,8 @@ impl<D: Device> Batch<D> {
             pass: model.pass()?,
             members: Vec::with_capacity(MAX_PARTS),
             layer: 0,
+            units: 0,
+            longest: 0,
             is_long: false,
             spent: Duration::ZERO,
             sampled: Vec::with_capacity(MobileVlm::<D>::MAX_SAMPLED),
@@ -69,6 +75,11 @@ impl<D: Device> Batch<D> {
         self.is_long
     }
 
+    /// Units of the longest pass so far, finished or not.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
+    }
+
     /// Time spent on all units but the last.
     pub(super) fn spent(&self) -> Duration {
         self.spent
@@ -78,6 +89,7 @@ impl<D: Device> Batch<D> {
     pub(super) fn clear(&mut self, model: &MobileVlm<D>) {
         self.members.clear();
         self.layer = 0;
+        self.units = 0;
         self.is_long = false;
         self.spent = Duration::ZERO;
         model.begin(&mut self.pass);
@@ -115,6 +127,8 @@ impl<D: Device> Batch<D> {
     /// Does one unit of work. Returns whether all layers are done.
     pub(super) fn step(&mut self, model: &mut MobileVlm<D>, row_time: &mut RowTime) -> bool {
         let limit = if self.is_long { UNIT } else { STEP };
+        self.units += 1;
+        self.longest = self.longest.max(self.units);
         let start = Instant::now();
         let mut last = start;
         while self.layer < model.layers() {

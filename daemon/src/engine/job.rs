@@ -177,6 +177,8 @@ pub(super) struct Job {
     pub(super) lane: Option<Lane>,
     /// Pieces of text handed out.
     pub(super) pieces: u32,
+    /// Units that the engine had done when it was begun, until its first pass.
+    pub(super) waits_since: Option<u64>,
     /// How its drafts went; its tokens are counted in [`Job::tokens`].
     pub(super) drafts: DraftStatus,
     /// Positions so far, those of the pass under way included.
@@ -217,6 +219,7 @@ impl Job {
             timings,
             lane: None,
             pieces: 0,
+            waits_since: None,
             drafts: DraftStatus::default(),
             sequence,
             begun,

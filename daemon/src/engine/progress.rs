@@ -70,6 +70,18 @@ pub struct Report {
     pub cameras: Vec<CameraReport>,
     /// Per rule and camera that it watches, in the order of the rules.
     pub rules: Vec<RuleStatus>,
+    /// How long questions waited.
+    pub waits: Waits,
+}
+
+/// How long questions waited for their first pass, counted in units of work: a slow machine does not
+/// change that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Units done between the moment a question had all it needs and its first pass, at most.
+    pub most: u64,
+    /// How many the scheduler promises at most, the longest pass so far taken into account.
+    pub promised: u64,
 }
 
 /// What the engine did for one camera.

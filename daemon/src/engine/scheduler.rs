@@ -133,6 +133,13 @@ pub(super) enum Unit {
     Wait,
 }
 
+/// Units that may go by before the first pass of a question that has all it needs, where passes of
+/// questions take up to `pass` units: the pass under way, one unit of a picture for another question
+/// and one short pass of others, each followed by one unit of owed work.
+pub(super) fn patience(pass: usize) -> usize {
+    2 * (pass + 2)
+}
+
 /// Chooses the next unit, and tells what the view after it has as [`View::turns`].
 pub(super) fn next(view: &View<'_>) -> (Unit, Turns) {
     let steady = |unit| (unit, Turns { was_steady: true, ..view.turns });

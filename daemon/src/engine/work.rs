@@ -6,9 +6,10 @@ use kernels::Device;
 
 use super::Engine;
 use super::job::{Job, Outcome, Plan, Purpose};
+use super::progress::Waits;
 use super::question::{ask_error, constraint_error};
 use super::rules::Answer;
-use super::scheduler::Lane;
+use super::scheduler::{Lane, patience};
 use crate::model::PassError;
 use crate::model::kv_cache::Sequence;
 
@@ -17,13 +18,24 @@ impl<D: Device> Engine<D> {
     pub(super) fn begin_batch(&mut self, lane: Lane) {
         let batch = &mut self.batches[lane as usize];
         batch.clear(&self.model);
+        let units = self.progress.ticks();
+        let mut waited = None;
         let mut failed = None;
         for share in &self.views.shares {
             let job = &mut self.jobs[share.job];
             match batch.board(&mut self.model, job, share) {
-                Ok(()) => job.lane = Some(lane),
+                Ok(()) => {
+                    job.lane = Some(lane);
+                    waited = waited.max(job.waits_since.take().map(|since| units - since));
+                }
                 Err(error) => failed = Some((job.id, error)),
             }
+        }
+        if let Some(waited) = waited {
+            let promised = patience(batch.longest()) as u64;
+            self.progress.update(|report| {
+                report.waits = Waits { most: report.waits.most.max(waited), promised };
+            });
         }
         match failed {
             // Pages were set aside, so this is the exception; whoever is left goes on next round.
@@ -152,7 +164,9 @@ impl<D: Device> Engine<D> {
     /// Begins a job on a sequence that [`Engine::fork`] gave.
     pub(super) fn start(&mut self, sequence: Sequence, plan: Plan) -> u64 {
         self.jobs_seen += 1;
-        self.jobs.push(Job::new(self.jobs_seen, sequence, plan));
+        let mut job = Job::new(self.jobs_seen, sequence, plan);
+        job.waits_since = matches!(job.purpose, Purpose::Question(_)).then(|| self.progress.ticks());
+        self.jobs.push(job);
         let jobs = self.jobs.len() as u32;
         self.progress.update(|report| report.engine.jobs = jobs);
         self.jobs_seen

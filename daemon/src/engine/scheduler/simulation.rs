@@ -252,12 +252,11 @@ impl Simulation {
         let rows = self.random.size(2, 250);
         let tokens = self.random.size(1, 40);
         let turn = self.questions[index].deadline;
-        // The unit under way is over; then the rest of the pass under way, one unit of a picture
-        // for another question, one short pass of others, each followed by one that is owed.
+        // The unit under way is over.
         let pass = self.rows_left[Lane::Urgent as usize].div_ceil(self.load.rows_per_unit);
         let question = &mut self.questions[index];
         question.is_running = true;
-        question.patience = Some(2 * (pass + 2));
+        question.patience = Some(patience(pass));
         self.begin(For::Question(index), Class::Question, turn, None, (rows, tokens, 0));
     }
 
