@@ -127,7 +127,12 @@ impl<D: Device> Viewer<D> {
     pub fn ask(&mut self, question: &str) -> Result<(), ViewError> {
         let tokens = after_image(&self.tokenizer, &[Turn::ask(question)]);
         self.model.fork(&self.scene, &mut self.talk);
-        self.model.forward(&mut self.pass, &mut self.talk, Input::Tokens(&tokens))?;
+        self.read(&tokens)
+    }
+
+    /// Reads tokens behind what was asked and answered so far.
+    pub fn read(&mut self, tokens: &[u32]) -> Result<(), ViewError> {
+        self.model.forward(&mut self.pass, &mut self.talk, Input::Tokens(tokens))?;
         Ok(())
     }
 
@@ -160,7 +165,7 @@ impl<D: Device> Viewer<D> {
             if ids.len() == max_tokens || self.talk.len() == self.model.context() {
                 break;
             }
-            self.model.forward(&mut self.pass, &mut self.talk, Input::Tokens(&[id]))?;
+            self.read(&[id])?;
         }
         speech.finish();
         if let Some(piece) = speech.take_piece() {
