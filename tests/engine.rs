@@ -314,26 +314,46 @@ impl Rig {
     }
 }
 
-/// All pieces; exactly one end, and nothing after it.
-pub(crate) fn collect(mut pieces: mpsc::Receiver<AnswerPiece>) -> Result<Answer, AskError> {
-    let (mut joined, mut next, mut end) = (String::new(), 0, None);
-    while let Some(piece) = pieces.blocking_recv() {
-        assert!(end.is_none(), "a piece after the end: {piece:?}");
+/// What a caller has heard: pieces in order, exactly one end, and nothing after it.
+#[derive(Default)]
+pub(crate) struct Heard {
+    joined: String,
+    next: u32,
+    end: Option<Result<Answer, AskError>>,
+}
+
+impl Heard {
+    pub(crate) fn hear(&mut self, piece: AnswerPiece) {
+        assert!(self.end.is_none(), "a piece after the end: {piece:?}");
         match piece {
             AnswerPiece::Text { index, text } => {
-                assert_eq!(index, next);
-                next += 1;
-                joined.push_str(&text);
+                assert_eq!(index, self.next);
+                self.next += 1;
+                self.joined.push_str(&text);
             }
-            AnswerPiece::Final(answer) => end = Some(Ok(answer)),
-            AnswerPiece::Error(error) => end = Some(Err(error)),
+            AnswerPiece::Final(answer) => self.end = Some(Ok(answer)),
+            AnswerPiece::Error(error) => self.end = Some(Err(error)),
         }
     }
-    let end = end.expect("a question ends with an answer or an error");
-    if let Ok(answer) = &end {
-        assert!(answer.text.starts_with(&joined), "{:?} does not begin {:?}", joined, answer.text);
+
+    /// The end, now that nothing more comes.
+    pub(crate) fn end(self) -> Result<Answer, AskError> {
+        let Self { joined, end, .. } = self;
+        let end = end.expect("a question ends with an answer or an error");
+        if let Ok(answer) = &end {
+            assert!(answer.text.starts_with(&joined), "{:?} does not begin {:?}", joined, answer.text);
+        }
+        end
     }
-    end
+}
+
+/// All that is said to a caller.
+pub(crate) fn collect(mut pieces: mpsc::Receiver<AnswerPiece>) -> Result<Answer, AskError> {
+    let mut heard = Heard::default();
+    while let Some(piece) = pieces.blocking_recv() {
+        heard.hear(piece);
+    }
+    heard.end()
 }
 
 pub(crate) fn question(text: &str) -> Question {

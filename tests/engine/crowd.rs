@@ -6,6 +6,7 @@ use mobilevlmd::model::sampler::Sampler;
 use mobilevlmd::model::viewer::Viewer;
 
 use super::*;
+use crate::random::Random;
 
 const CAMERAS: [&str; 3] = ["left", "middle", "right"];
 
@@ -16,18 +17,6 @@ const TEXTS: [&str; 5] = [
     "Why?",
     "Describe everything that you can see from the left to the right, one thing after the other.",
 ];
-
-/// Numbers that look random (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 20) % end
-    }
-}
 
 /// What a camera sees: a picture of its own for every camera and frame.
 fn picture(camera: usize, sequence: u64) -> RgbImage {
