@@ -156,7 +156,15 @@ fn the_engine_is_measured_at_every_load() {
     for wait in waits.into_iter().chain(captions) {
         assert!(wait.count > 0 && 0.0 < wait.median_ms && wait.median_ms <= wait.longest_ms, "{wait:?}");
     }
-    assert!(report.longest_unit_ms > 0.0);
+    let kinds: Vec<_> = report.units.iter().map(|units| units.kind.as_str()).collect();
+    let expected = ["intake", "picture", "patches", "block", "projector", "board", "layers", "logits"];
+    assert_eq!(kinds, expected);
+    for units in &report.units {
+        let is_ordered = units.median_ms <= units.p999_ms && units.p999_ms <= units.longest_ms;
+        assert!(is_ordered && units.longest_ms <= report.longest_unit_ms, "{units:?}");
+        // A unit of logits alone is one that found no room behind the layers of a small model.
+        assert!(units.count > 0 || units.kind == "logits", "{units:?}");
+    }
     let json = serde_json::to_value(&report).expect("plain numbers");
     assert!(json["idle"]["p99_ms"].as_f64().is_some_and(|ms| ms > 0.0));
 }

@@ -9,6 +9,7 @@ mod request;
 mod admission;
 mod change;
 mod scheduler;
+mod kind;
 mod unit;
 mod room;
 mod gate;
@@ -49,18 +50,19 @@ use crate::model::{Input, MobileVlm};
 use batch::Batch;
 use camera::Camera;
 use draft::Answers;
-use job::{Job, Purpose};
+use job::{Job, Outcome, Purpose};
 use progress::millis;
 use question::{Picture, Question, session_limits};
 use rules::Rules;
 use scene::{Encoding, Target};
 use scheduler::{CameraView, JobView, PictureView, Share, Turns, Unit, View, WantView};
 use session::Sessions;
-use unit::RowTime;
+use unit::Pace;
 
 pub use camera::CameraInput;
 pub use change::{RuleRequest, RuleSender};
 pub use handle::{EngineError, EngineHandle, EngineOptions, EngineParts, ReadyEngine, prepare, spawn};
+pub use kind::{Kind, UnitFigures, UnitTimes};
 pub use progress::{CameraReport, Progress, Report, Waits};
 pub use request::{Ask, AskSender, Event, Reply};
 
@@ -95,7 +97,11 @@ struct Engine<D: Device> {
     jobs: Vec<Job>,
     jobs_seen: u64,
     batches: [Batch<D>; 2],
-    row_time: RowTime,
+    /// Jobs that came to their end in the unit under way, and how.
+    ended: Vec<(u64, Outcome)>,
+    /// Those that heard what follows, by index.
+    heard: Vec<usize>,
+    pace: Pace,
     turns: Turns,
     views: Views,
     sessions: Sessions<PrefixId, Picture>,
@@ -143,7 +149,9 @@ impl<D: Device> Engine<D> {
             encoding: None,
             jobs: Vec::with_capacity(options.question.queue + cameras.len()),
             jobs_seen: 0,
-            row_time: RowTime::default(),
+            ended: Vec::new(),
+            heard: Vec::new(),
+            pace: Pace::default(),
             turns: Turns::default(),
             views: Views::default(),
             sessions: Sessions::new(session_limits(&options.question, model.cache().pages())),
@@ -172,6 +180,7 @@ impl<D: Device> Engine<D> {
         if result.is_ok() {
             self.progress.set_ready();
             while !self.progress.is_stopping() {
+                let round = Instant::now();
                 self.give_up_lost_cameras();
                 self.admit_questions();
                 self.drop_dead_questions();
@@ -181,15 +190,12 @@ impl<D: Device> Engine<D> {
                 let start = Instant::now();
                 self.end_alerts_of_gone_cameras(start);
                 self.send_alerts();
-                match self.choose(start) {
-                    Unit::Wait => {
-                        self.progress.tick();
-                        self.wake.wait_until(start + IDLE);
-                    }
-                    unit => {
-                        self.work(unit);
-                        self.progress.unit(start.elapsed());
-                    }
+                let unit = self.choose(start);
+                let chosen = Instant::now();
+                let kind = self.work(unit);
+                self.progress.round(chosen - round, kind.map(|kind| (kind, chosen.elapsed())));
+                if kind.is_none() {
+                    self.wake.wait_until(start + IDLE);
                 }
             }
         }
@@ -209,8 +215,11 @@ impl<D: Device> Engine<D> {
         self.model.encode(self.preprocessor.pixels(&grey));
         let mut sequence = Sequence::default();
         self.model.fork(&self.system, &mut sequence);
-        let visual = 0..self.model.visual_tokens();
-        self.model.forward(&mut self.encode_pass, &mut sequence, Input::Visual(visual))?;
+        let (visual, start) = (self.model.visual_tokens(), Instant::now());
+        self.model.forward(&mut self.encode_pass, &mut sequence, Input::Visual(0..visual))?;
+        let (work, layer) =
+            (self.model.pass_work(&self.encode_pass), start.elapsed() / self.model.layers() as u32);
+        self.pace.see_layer(visual, work, layer);
         self.model.forward(&mut self.encode_pass, &mut sequence, Input::Tokens(&tail))?;
         let logits = self.model.logits(&self.encode_pass);
         let first = Sampler::new(Sampling::default()).sample(logits);
@@ -244,21 +253,30 @@ impl<D: Device> Engine<D> {
         let view = View { now, jobs, wants, cameras, picture, turns: self.turns };
         let (unit, turns) = scheduler::next(&view);
         if let Unit::Begin(lane) = unit {
-            scheduler::share(&view, lane, Batch::<D>::room(self.row_time), shares);
+            let deepest = self.jobs.iter().map(Job::positions).max().unwrap_or(0);
+            let room = Batch::<D>::room(self.pace, self.model.row_work(deepest));
+            scheduler::share(&view, lane, room, shares);
         }
         self.turns = turns;
         unit
     }
 
-    fn work(&mut self, unit: Unit) {
-        match unit {
+    /// Does a unit of work; returns its kind. There is none while waiting.
+    fn work(&mut self, unit: Unit) -> Option<Kind> {
+        Some(match unit {
             Unit::Begin(lane) => self.begin_batch(lane),
             Unit::Continue(lane) => self.step_batch(lane),
             Unit::Encode => self.step_encoding(),
-            Unit::PictureFor(question) => self.begin_picture_for(question),
-            Unit::Describe(camera) => self.describe(camera),
-            Unit::Wait => {}
-        }
+            Unit::PictureFor(question) => {
+                self.begin_picture_for(question);
+                Kind::Picture
+            }
+            Unit::Describe(camera) => {
+                self.describe(camera);
+                Kind::Picture
+            }
+            Unit::Wait => return None,
+        })
     }
 
     /// Gives everything up and returns the model, whose cache is empty again.

@@ -321,6 +321,16 @@ impl<D: Device> MobileVlm<D> {
         self.language.withdraw(&self.device, pass, rows);
     }
 
+    /// What a layer of a row that sees `seen` positions takes, one that sees none taking 1.
+    pub fn row_work(&self, seen: usize) -> f64 {
+        1.0 + self.language.config().attention_work(seen)
+    }
+
+    /// The same for all rows of a pass together.
+    pub fn pass_work(&self, pass: &Pass<D>) -> f64 {
+        pass.rows() as f64 + self.language.config().attention_work(pass.seen())
+    }
+
     /// Layer `index` of a pass with rows.
     pub fn pass_layer(&mut self, pass: &mut Pass<D>, index: usize) {
         self.language.layer(&self.device, &mut self.cache, pass, index);

@@ -197,7 +197,7 @@ impl Device for Cpu {
     }
 
     fn kv_copy_page(&self, kv: &mut Kv, from: PageId, to: PageId) {
-        kv.copy_page(from, to);
+        kv.copy_page(&self.pool, from, to);
     }
 
     fn kv_page_bytes(&self, kv: &Kv) -> usize {

@@ -18,7 +18,7 @@ use super::dims::Dims;
 use super::synthetic::{FileType, Recipe};
 use super::{BenchError, Options, SEED};
 
-pub use report::{Cameras, EngineReport, Restart, Together, Wait};
+pub use report::{Cameras, EngineReport, Restart, Together, Units, Wait};
 use stand::{Floor, Setup, Stand};
 
 /// Tokens of a caption.
@@ -87,7 +87,7 @@ pub fn engine<D: Device + 'static>(
         report.captions.push((name.into(), stand.run(&setup, |floor| captions(floor, rounds))?));
     }
     report.caption_tokens = said.len();
-    report.longest_unit_ms = stand.longest_unit_ms();
+    report.set_units(stand.units());
     Ok(report)
 }
 

@@ -1,20 +1,33 @@
 //! Sequences that share a pass on its way through the layers.
+//!
+//! First they board it, then it goes through the layers, then they hear what follows, a few at a time.
+//! Between any two of these pieces it can wait.
 
+use std::collections::VecDeque;
+use std::collections::vec_deque::Drain;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kernels::{Device, DeviceError};
 
 use super::job::Job;
-use super::scheduler::{Room, Share};
-use super::unit::{RowTime, STEP, UNIT};
+use super::kind::Kind;
+use super::scheduler::{Lane, Room, Share};
+use super::unit::{Clock, Pace, STEP, UNIT};
 use crate::model::pass::{MAX_PARTS, MAX_ROWS, Pass};
 use crate::model::{Logits, MobileVlm, PassError};
+
+/// Rows whose logits are computed together, unless one member has more: they take little longer than
+/// those of one row.
+const HEARD_TOGETHER: usize = 8;
 
 /// A pass and whom it carries.
 pub(super) struct Batch<D: Device> {
     pass: Pass<D>,
-    members: Vec<Member>,
+    /// Who has not boarded yet.
+    invited: VecDeque<(u64, Share)>,
+    /// Who has boarded and not heard what follows.
+    members: VecDeque<Member>,
     /// The next layer.
     layer: usize,
     /// Units done.
@@ -23,7 +36,7 @@ pub(super) struct Batch<D: Device> {
     longest: usize,
     /// Whether it carries a part of a prompt or of a draft, so that it takes long.
     is_long: bool,
-    /// Time spent on all units but the last.
+    /// Time spent on all units so far.
     spent: Duration,
     /// Rows whose logits are wanted.
     sampled: Vec<usize>,
@@ -44,10 +57,31 @@ pub(super) struct Member {
     pub(super) is_sampled: bool,
 }
 
+/// A job that cannot board.
+pub(super) struct Refusal {
+    /// Its number.
+    pub(super) job: u64,
+    /// Why.
+    pub(super) error: PassError,
+}
+
+/// How far a pass came in a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// Not through all layers; the unit was of this kind.
+    Midway(Kind),
+    /// Its members can hear what follows. Whether the unit did layers.
+    End {
+        /// Whether the unit did layers.
+        after_layers: bool,
+    },
+}
+
 impl<D: Device> Batch<D> {
-    /// What a pass can hold, so that none of its layers takes too long.
-    pub(super) fn room(row_time: RowTime) -> Room {
-        let rows = row_time.rows(MAX_ROWS);
+    /// What a pass can hold, so that none of its layers takes too long, its rows being as much work as
+    /// `work` that see no other positions.
+    pub(super) fn room(pace: Pace, work: f64) -> Room {
+        let rows = pace.rows(work, MAX_ROWS);
         Room { rows, sampled: MobileVlm::<D>::MAX_SAMPLED, sequences: MAX_PARTS }
     }
 
@@ -55,7 +89,8 @@ impl<D: Device> Batch<D> {
     pub(super) fn new(model: &MobileVlm<D>) -> Result<Self, DeviceError> {
         Ok(Self {
             pass: model.pass()?,
-            members: Vec::with_capacity(MAX_PARTS),
+            invited: VecDeque::with_capacity(MAX_PARTS),
+            members: VecDeque::with_capacity(MAX_PARTS),
             layer: 0,
             units: 0,
             longest: 0,
@@ -80,13 +115,27 @@ impl<D: Device> Batch<D> {
         self.longest
     }
 
-    /// Time spent on all units but the last.
-    pub(super) fn spent(&self) -> Duration {
+    /// Whether everybody has heard what follows.
+    pub(super) fn is_over(&self) -> bool {
+        self.invited.is_empty() && self.members.is_empty()
+    }
+
+    /// How long a unit of it may be.
+    pub(super) fn limit(&self) -> Duration {
+        if self.is_long { UNIT } else { STEP }
+    }
+
+    /// Adds the time of a unit; returns that of all so far.
+    pub(super) fn spend(&mut self, time: Duration) -> Duration {
+        self.spent += time;
+        self.units += 1;
+        self.longest = self.longest.max(self.units);
         self.spent
     }
 
     /// Takes everybody out.
     pub(super) fn clear(&mut self, model: &MobileVlm<D>) {
+        self.invited.clear();
         self.members.clear();
         self.layer = 0;
         self.units = 0;
@@ -95,69 +144,92 @@ impl<D: Device> Batch<D> {
         model.begin(&mut self.pass);
     }
 
-    /// Lets a job bring its share. On error it is not a member.
-    pub(super) fn board(
-        &mut self,
-        model: &mut MobileVlm<D>,
-        job: &mut Job,
-        share: &Share,
-    ) -> Result<(), PassError> {
-        let view = job.view();
-        let rows = job.place(model, &mut self.pass, share)?;
-        self.is_long |= view.is_prompt || share.draft > 0;
-        let is_sampled = share.rows == view.rows;
-        self.members.push(Member { job: job.id, share: *share, first: 0, rows, is_sampled });
-        Ok(())
+    /// Lets a job board before the layers begin.
+    pub(super) fn invite(&mut self, job: &mut Job, lane: Lane, share: &Share) {
+        self.is_long |= job.is_prompt() || share.draft > 0;
+        job.join(lane);
+        self.invited.push_back((job.id, *share));
     }
 
     /// Takes a job out before the pass is over.
     pub(super) fn withdraw(&mut self, model: &mut MobileVlm<D>, job: u64) {
-        let Some(index) = self.members.iter().position(|member| member.job == job) else { return };
-        let Member { rows, .. } = self.members.remove(index);
-        for later in &mut self.members[index..] {
-            later.rows = later.rows.start - rows.len()..later.rows.end - rows.len();
-        }
-        if self.members.is_empty() {
+        self.invited.retain(|(invited, _)| *invited != job);
+        let member = self.members.iter().position(|member| member.job == job);
+        let rows = member.and_then(|index| {
+            let Member { rows, .. } = self.members.remove(index)?;
+            for later in self.members.range_mut(index..) {
+                later.rows = later.rows.start - rows.len()..later.rows.end - rows.len();
+            }
+            Some(rows)
+        });
+        if self.is_over() {
             self.clear(model);
-        } else {
+        } else if let Some(rows) = rows {
             model.withdraw(&mut self.pass, rows);
         }
     }
 
-    /// Does one unit of work. Returns whether all layers are done.
-    pub(super) fn step(&mut self, model: &mut MobileVlm<D>, row_time: &mut RowTime) -> bool {
-        let limit = if self.is_long { UNIT } else { STEP };
-        self.units += 1;
-        self.longest = self.longest.max(self.units);
-        let start = Instant::now();
-        let mut last = start;
+    /// Lets members board and takes them through the layers, as far as they get in a unit.
+    pub(super) fn step(
+        &mut self,
+        model: &mut MobileVlm<D>,
+        jobs: &mut [Job],
+        pace: &mut Pace,
+        clock: &mut Clock,
+    ) -> Result<Reached, Refusal> {
+        let mut piece = Duration::ZERO;
+        while let Some((job, share)) = self.invited.pop_front() {
+            if !clock.allows(piece, UNIT) {
+                self.invited.push_front((job, share));
+                return Ok(Reached::Midway(Kind::Board));
+            }
+            if let Some(job) = jobs.iter_mut().find(|other| other.id == job) {
+                self.board(model, job, share)?;
+            }
+            piece = clock.piece();
+        }
+        let work = model.pass_work(&self.pass);
+        let (first, mut piece) = (self.layer, pace.layer(work));
         while self.layer < model.layers() {
+            if !clock.allows(piece, self.limit()) {
+                let kind = if self.layer > first { Kind::Layers } else { Kind::Board };
+                return Ok(Reached::Midway(kind));
+            }
             model.pass_layer(&mut self.pass, self.layer);
             self.layer += 1;
-            let now = Instant::now();
-            row_time.see(self.pass.rows(), now - last);
             // The next layer will take as long as this one.
-            if now + (now - last) > start + limit && self.layer < model.layers() {
-                self.spent += now - start;
-                return false;
-            }
-            last = now;
+            piece = clock.piece();
+            pace.see_layer(self.pass.rows(), work, piece);
         }
-        true
+        Ok(Reached::End { after_layers: self.layer > first })
     }
 
-    /// The members of the finished pass and the logits after their rows, each member's from its
-    /// `first` on; none if all of them are in the middle of their prompts.
-    pub(super) fn finish<'a>(
+    fn board(&mut self, model: &mut MobileVlm<D>, job: &mut Job, share: Share) -> Result<(), Refusal> {
+        let is_sampled = share.rows == job.view().rows;
+        let rows =
+            job.place(model, &mut self.pass, &share).map_err(|error| Refusal { job: job.id, error })?;
+        self.members.push_back(Member { job: job.id, share, first: 0, rows, is_sampled });
+        Ok(())
+    }
+
+    /// The next members of a pass that went through all layers, and the logits after their rows, each
+    /// member's from its `first` on; none if all of them are in the middle of their prompts.
+    pub(super) fn hear<'a>(
         &'a mut self,
         model: &'a mut MobileVlm<D>,
-    ) -> (&'a [Member], Option<Logits<'a, D>>) {
+    ) -> (Drain<'a, Member>, Option<Logits<'a, D>>) {
         self.sampled.clear();
-        for member in self.members.iter_mut().filter(|member| member.is_sampled) {
+        let mut count = 0;
+        for member in &mut self.members {
+            let rows = if member.is_sampled { 1 + member.share.draft } else { 0 };
+            if count > 0 && self.sampled.len() + rows > HEARD_TOGETHER {
+                break;
+            }
             member.first = self.sampled.len();
-            self.sampled.extend(member.rows.end - 1 - member.share.draft..member.rows.end);
+            self.sampled.extend(member.rows.end - rows..member.rows.end);
+            count += 1;
         }
         let logits = (!self.sampled.is_empty()).then(|| model.logits_of(&self.pass, &self.sampled));
-        (&self.members, logits)
+        (self.members.drain(..count), logits)
     }
 }

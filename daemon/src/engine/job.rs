@@ -78,6 +78,8 @@ enum Written {
     Last(u32, Outcome),
     /// The text had ended before.
     Over(Outcome),
+    /// What may follow is not known yet.
+    Unknown,
 }
 
 impl Writer {
@@ -85,7 +87,8 @@ impl Writer {
     fn write(&mut self, logits: &[f32], generated: &mut u32) -> Written {
         let id = match &mut self.guided {
             Some(guided) => match choose_guided(&mut self.sampler, guided, logits) {
-                Ok(id) => id,
+                Ok(Some(id)) => id,
+                Ok(None) => return Written::Unknown,
                 Err(outcome) => {
                     self.speech.finish();
                     return Written::Over(outcome);
@@ -117,11 +120,15 @@ impl Writer {
     }
 }
 
-/// Chooses among what may follow.
-fn choose_guided(sampler: &mut Sampler, guided: &mut Guided, logits: &[f32]) -> Result<u32, Outcome> {
+/// Chooses among what may follow, if that is known.
+fn choose_guided(sampler: &mut Sampler, guided: &mut Guided, logits: &[f32]) -> Result<Option<u32>, Outcome> {
     match guided.following().map_err(Outcome::Formless)? {
-        Next::Tokens(mask) => sampler.sample_masked(logits, mask).ok_or(Outcome::Text { truncated: true }),
-        Next::Nothing => Err(Outcome::Text { truncated: false }),
+        None => Ok(None),
+        Some(Next::Tokens(mask)) => match sampler.sample_masked(logits, mask) {
+            Some(id) => Ok(Some(id)),
+            None => Err(Outcome::Text { truncated: true }),
+        },
+        Some(Next::Nothing) => Err(Outcome::Text { truncated: false }),
     }
 }
 
@@ -254,6 +261,11 @@ impl Job {
         self.placed < self.prompt
     }
 
+    /// Positions it has when all that is known of it is computed.
+    pub(super) fn positions(&self) -> usize {
+        self.begun + self.known
+    }
+
     /// The prompt, and the tokens chosen so far.
     pub(super) fn ids(&self) -> (&[u32], &[u32]) {
         self.ids[..self.known].split_at(self.prompt)
@@ -275,6 +287,12 @@ impl Job {
         }
     }
 
+    /// Takes note that it shares the next pass in `lane`.
+    pub(super) fn join(&mut self, lane: Lane) {
+        self.lane = Some(lane);
+        self.is_reading = self.is_prompt();
+    }
+
     /// Places its share of a pass. Returns the rows of the pass it takes. On error nothing has
     /// changed.
     pub(super) fn place<D: Device>(
@@ -283,7 +301,6 @@ impl Job {
         pass: &mut Pass<D>,
         share: &Share,
     ) -> Result<Range<usize>, PassError> {
-        self.is_reading = self.is_prompt();
         let ids = &self.ids[self.placed..self.placed + share.rows + share.draft];
         model.push(pass, &mut self.sequence, Input::Tokens(ids))
     }
@@ -320,6 +337,11 @@ impl Job {
                 Written::More(id) => (id, None),
                 Written::Last(id, outcome) => (id, Some(outcome)),
                 Written::Over(outcome) => break Some(outcome),
+                Written::Unknown => {
+                    // The last row is computed again, in the next pass: it waits, and nobody else does.
+                    self.placed -= 1;
+                    return None;
+                }
             };
             let was_guessed = self.hold(id);
             if outcome.is_some() || !was_guessed || right == share.draft {

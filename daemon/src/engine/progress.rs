@@ -7,6 +7,7 @@ use std::time::Duration;
 use messages::{CacheStatus, EngineStatus, RuleStatus, StageStatus};
 
 use super::admission::Admission;
+use super::kind::{Kind, UnitTimes};
 use super::latency::Times;
 use crate::camera::Frame;
 
@@ -25,6 +26,7 @@ pub struct Progress {
 struct Figures {
     report: Report,
     stages: Stages,
+    units: UnitTimes,
 }
 
 /// Times of each stage; [`StageStatus`] tells what they are.
@@ -161,15 +163,26 @@ impl Progress {
         add(&mut self.lock().stages);
     }
 
-    /// Counts a unit that took `time`.
-    pub(super) fn unit(&self, time: Duration) {
+    /// How long units of each kind took.
+    pub fn units(&self) -> UnitTimes {
+        self.lock().units.clone()
+    }
+
+    /// Counts a round: what was taken in, which took `intake`, and the unit behind it if there was one.
+    pub(super) fn round(&self, intake: Duration, unit: Option<(Kind, Duration)>) {
         self.tick();
         let mut figures = self.lock();
-        let engine = &mut figures.report.engine;
-        engine.units += 1;
-        engine.longest_unit_ms = engine.longest_unit_ms.max(millis(time));
-        engine.busy_s += time.as_secs_f64();
-        figures.stages.unit.add(time);
+        let Figures { report, stages, units } = &mut *figures;
+        let engine = &mut report.engine;
+        units.add(Kind::Intake, intake);
+        engine.longest_unit_ms = engine.longest_unit_ms.max(millis(intake));
+        if let Some((kind, time)) = unit {
+            engine.units += 1;
+            engine.longest_unit_ms = engine.longest_unit_ms.max(millis(time));
+            engine.busy_s += time.as_secs_f64();
+            stages.unit.add(time);
+            units.add(kind, time);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Figures> {

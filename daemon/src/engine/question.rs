@@ -12,6 +12,7 @@ use super::job::{Ear, Job, Plan, Purpose, Writer};
 use super::progress::millis;
 use super::request::Ask;
 use super::scene::{Scene, Target};
+use super::unit::UNIT;
 use super::{Engine, reused};
 use crate::camera::Frame;
 use crate::model::PassError;
@@ -98,14 +99,20 @@ impl Question {
 }
 
 impl<D: Device> Engine<D> {
-    /// Takes questions in, as many as may be open, and refuses the others.
+    /// Takes questions in, as many as may be open, and refuses the others. When that takes long, some
+    /// are left for the next round.
     pub(super) fn admit_questions(&mut self) {
+        let start = Instant::now();
         while let Ok(ask) = self.asks.try_recv() {
             if self.questions.len() < self.options.question.queue.max(1) {
                 self.admit(ask);
             } else {
                 // A fresh channel has room; a closed one has nobody to tell.
                 let _ = ask.reply.try_send(AnswerPiece::Error(self.progress.admission().refuse()));
+            }
+            if start.elapsed() >= UNIT {
+                self.wake.ring();
+                break;
             }
         }
         self.find_forms();

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use image::RgbImage;
 use kernels::Device;
 use messages::{FrameStamp, Timings};
 
 use super::Engine;
+use super::kind::Kind;
 use super::progress::millis;
-use super::unit::{RowTime, UNIT};
+use super::unit::{Pace, UNIT};
 use crate::camera::Frame;
 use crate::model::kv_cache::Sequence;
 use crate::model::pass::Pass;
+use crate::model::preprocess::Preprocessor;
 use crate::model::{Input, MobileVlm, PassError};
 
 /// A picture whose positions are in the cache, behind the system prompt.
@@ -55,77 +58,109 @@ pub(super) struct Encoding {
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
+    /// The picture is resized and its patches are embedded.
+    Patches,
     /// This block of the tower is next.
     Block(usize),
+    /// The projector is next.
+    Projector,
     /// Visual tokens from `done` are next.
     Visual { done: usize },
     /// `layer` is next for visual tokens up to `end`.
     Layer { end: usize, layer: usize },
+    /// All is done.
+    Done,
+}
+
+impl Stage {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Patches => Kind::Patches,
+            Self::Block(_) => Kind::Block,
+            Self::Projector => Kind::Projector,
+            Self::Visual { .. } => Kind::Board,
+            Self::Layer { .. } | Self::Done => Kind::Layers,
+        }
+    }
+}
+
+/// What a picture goes through.
+struct Works<'a, D: Device> {
+    model: &'a mut MobileVlm<D>,
+    /// Takes visual tokens into the cache.
+    pass: &'a mut Pass<D>,
+    preprocessor: &'a mut Preprocessor,
+    rgb: &'a RgbImage,
+    pace: &'a mut Pace,
 }
 
 impl Encoding {
-    /// Begins with `pixels`; `scene` holds the system prompt.
-    pub(super) fn begin<D: Device>(
-        model: &mut MobileVlm<D>,
-        target: Target,
-        mut scene: Scene,
-        pixels: &[f32],
-    ) -> Self {
-        let start = Instant::now();
-        model.begin_image(pixels);
-        scene.timings.encode_ms += millis(start.elapsed());
-        Self { target, scene, stage: Stage::Block(0) }
+    /// A picture that is to be encoded; `scene` holds the system prompt.
+    fn new(target: Target, scene: Scene) -> Self {
+        Self { target, scene, stage: Stage::Patches }
     }
 
-    /// Does one unit of work. Returns whether the picture is in the cache.
-    pub(super) fn step<D: Device>(
-        &mut self,
-        model: &mut MobileVlm<D>,
-        pass: &mut Pass<D>,
-        row_time: &mut RowTime,
-    ) -> Result<bool, PassError> {
-        let start = Instant::now();
-        let is_vision = matches!(self.stage, Stage::Block(_));
-        let mut done = false;
-        while !done && start.elapsed() < UNIT && is_vision == matches!(self.stage, Stage::Block(_)) {
-            done = self.advance(model, pass, row_time)?;
+    /// Does one unit of work, all of one kind. Returns whether the picture is in the cache.
+    fn step<D: Device>(&mut self, mut works: Works<'_, D>) -> Result<bool, PassError> {
+        let (start, kind) = (Instant::now(), self.stage.kind());
+        let preprocessed = self.scene.timings.preprocess_ms;
+        loop {
+            self.stage = self.advance(&mut works)?;
+            if start.elapsed() >= UNIT || self.stage.kind() != kind || matches!(self.stage, Stage::Done) {
+                break;
+            }
         }
         let timings = &mut self.scene.timings;
-        let spent = if is_vision { &mut timings.encode_ms } else { &mut timings.prefill_ms };
-        *spent += millis(start.elapsed());
-        Ok(done)
+        let spent = millis(start.elapsed()) - (timings.preprocess_ms - preprocessed);
+        *match kind {
+            Kind::Board | Kind::Layers => &mut timings.prefill_ms,
+            _ => &mut timings.encode_ms,
+        } += spent;
+        Ok(matches!(self.stage, Stage::Done))
     }
 
-    fn advance<D: Device>(
-        &mut self,
-        model: &mut MobileVlm<D>,
-        pass: &mut Pass<D>,
-        row_time: &mut RowTime,
-    ) -> Result<bool, PassError> {
-        match self.stage {
-            Stage::Block(index) if index < model.vision_blocks() => {
+    /// Does one stage and returns the next.
+    fn advance<D: Device>(&mut self, works: &mut Works<'_, D>) -> Result<Stage, PassError> {
+        let Works { model, pass, preprocessor, rgb, pace } = works;
+        let tokens = model.visual_tokens();
+        Ok(match self.stage {
+            Stage::Patches => {
+                let start = Instant::now();
+                let pixels = preprocessor.pixels(rgb);
+                self.scene.timings.preprocess_ms += millis(start.elapsed());
+                model.begin_image(pixels);
+                Stage::Block(0)
+            }
+            Stage::Block(index) => {
                 model.image_block(index);
-                self.stage = Stage::Block(index + 1);
+                if index + 1 < model.vision_blocks() { Stage::Block(index + 1) } else { Stage::Projector }
             }
-            Stage::Block(_) => {
+            Stage::Projector => {
                 model.finish_image();
-                self.stage = Stage::Visual { done: 0 };
+                Stage::Visual { done: 0 }
             }
-            Stage::Visual { done } if done < model.visual_tokens() => {
-                let end = model.visual_tokens().min(done + row_time.rows(MobileVlm::<D>::MAX_ROWS));
-                model.begin_pass(pass, &mut self.scene.sequence, Input::Visual(done..end))?;
-                self.stage = Stage::Layer { end, layer: 0 };
+            Stage::Visual { done } => {
+                let sequence = &mut self.scene.sequence;
+                let work = model.row_work(sequence.len() + tokens - done);
+                let most = pace.rows(work, MobileVlm::<D>::MAX_ROWS);
+                // Parts of about the same size, since a small one takes as long as a larger one.
+                let parts = (tokens - done).div_ceil(most);
+                let end = done + (tokens - done).div_ceil(parts);
+                model.begin_pass(pass, sequence, Input::Visual(done..end))?;
+                Stage::Layer { end, layer: 0 }
             }
-            Stage::Visual { .. } => return Ok(true),
-            Stage::Layer { end, layer } if layer < model.layers() => {
+            Stage::Layer { end, layer } => {
                 let start = Instant::now();
                 model.pass_layer(pass, layer);
-                row_time.see(pass.rows(), start.elapsed());
-                self.stage = Stage::Layer { end, layer: layer + 1 };
+                pace.see_layer(pass.rows(), model.pass_work(pass), start.elapsed());
+                match (layer + 1 < model.layers(), end < tokens) {
+                    (true, _) => Stage::Layer { end, layer: layer + 1 },
+                    (false, true) => Stage::Visual { done: end },
+                    (false, false) => Stage::Done,
+                }
             }
-            Stage::Layer { end, .. } => self.stage = Stage::Visual { done: end },
-        }
-        Ok(false)
+            Stage::Done => Stage::Done,
+        })
     }
 
     /// From this time on it takes turns with questions.
@@ -140,7 +175,7 @@ impl Encoding {
 }
 
 impl<D: Device> Engine<D> {
-    /// Begins to encode what is in `self.rgb`.
+    /// Begins to encode what is in `self.rgb`, which stays until the picture is encoded.
     pub(super) fn begin_encoding(&mut self, target: Target, mut scene: Scene, start: Instant) {
         self.model.fork(&self.system, &mut scene.sequence);
         let visual = self.model.visual_tokens();
@@ -148,22 +183,33 @@ impl<D: Device> Engine<D> {
             self.model.release(&mut scene.sequence);
             return self.fail_encoding(target, error.into());
         }
-        let pixels = self.preprocessor.pixels(&self.rgb);
         scene.timings.preprocess_ms = millis(start.elapsed());
-        self.encoding = Some(Encoding::begin(&mut self.model, target, scene, pixels));
+        self.encoding = Some(Encoding::new(target, scene));
     }
 
     /// Does one unit of the picture. When it is complete, it goes to whom it was encoded for.
-    pub(super) fn step_encoding(&mut self) {
-        let Some(encoding) = &mut self.encoding else { return };
-        let step = encoding.step(&mut self.model, &mut self.encode_pass, &mut self.row_time);
-        if matches!(step, Ok(false)) {
-            return;
+    pub(super) fn step_encoding(&mut self) -> Kind {
+        let Some(encoding) = &mut self.encoding else { return Kind::Picture };
+        let kind = encoding.stage.kind();
+        let step = encoding.step(Works {
+            model: &mut self.model,
+            pass: &mut self.encode_pass,
+            preprocessor: &mut self.preprocessor,
+            rgb: &self.rgb,
+            pace: &mut self.pace,
+        });
+        if !matches!(step, Ok(false)) {
+            self.end_encoding(step.err());
         }
+        kind
+    }
+
+    /// Hands the picture on, or tells that the cache has no room for it.
+    fn end_encoding(&mut self, error: Option<PassError>) {
         let Some(encoding) = self.encoding.take() else { return };
         let target = encoding.target;
         let mut scene = encoding.into_scene();
-        if let Err(error) = step {
+        if let Some(error) = error {
             self.model.release(&mut scene.sequence);
             self.fail_encoding(target, error);
             return;

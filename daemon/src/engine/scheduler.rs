@@ -2,9 +2,10 @@
 //! what runs.
 //!
 //! Work comes in units: a block of the vision tower, some layers of a pass, a whole pass where it is
-//! short. Pictures are encoded one at a time. Passes run in two lanes, so that one can wait between
-//! two layers while the other runs: [`Lane::Urgent`] carries questions, [`Lane::Steady`] rules and
-//! captions.
+//! short. A long pass has units in which its sequences board it, units of layers, and units in which
+//! they hear what follows, a few at a time. Pictures are encoded one at a time. Passes run in two
+//! lanes, so that one can wait while the other runs: [`Lane::Urgent`] carries questions,
+//! [`Lane::Steady`] rules and captions.
 //!
 //! * Questions go first, by deadline; then rules; then captions, round robin over the cameras; then
 //!   new pictures, the camera that waited longest first.

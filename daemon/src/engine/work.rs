@@ -5,31 +5,28 @@ use std::time::{Duration, Instant};
 use kernels::Device;
 
 use super::Engine;
+use super::batch::{Reached, Refusal};
 use super::job::{Job, Outcome, Plan, Purpose};
+use super::kind::Kind;
 use super::progress::Waits;
 use super::question::{ask_error, constraint_error};
 use super::rules::Answer;
 use super::scheduler::{Lane, patience};
+use super::unit::Clock;
 use crate::model::PassError;
 use crate::model::kv_cache::Sequence;
 
 impl<D: Device> Engine<D> {
     /// Begins a pass with those whom the scheduler named, and does its first unit.
-    pub(super) fn begin_batch(&mut self, lane: Lane) {
+    pub(super) fn begin_batch(&mut self, lane: Lane) -> Kind {
         let batch = &mut self.batches[lane as usize];
         batch.clear(&self.model);
         let units = self.progress.ticks();
         let mut waited = None;
-        let mut failed = None;
         for share in &self.views.shares {
             let job = &mut self.jobs[share.job];
-            match batch.board(&mut self.model, job, share) {
-                Ok(()) => {
-                    job.lane = Some(lane);
-                    waited = waited.max(job.waits_since.take().map(|since| units - since));
-                }
-                Err(error) => failed = Some((job.id, error)),
-            }
+            batch.invite(job, lane, share);
+            waited = waited.max(job.waits_since.take().map(|since| units - since));
         }
         if let Some(waited) = waited {
             let promised = patience(batch.longest()) as u64;
@@ -37,51 +34,76 @@ impl<D: Device> Engine<D> {
                 report.waits = Waits { most: report.waits.most.max(waited), promised };
             });
         }
-        match failed {
-            // Pages were set aside, so this is the exception; whoever is left goes on next round.
-            Some((job, error)) => self.fail_job(job, error),
-            None => self.step_batch(lane),
+        self.step_batch(lane)
+    }
+
+    /// Does one unit of a pass. Those whose turn it is to hear what follows get their next tokens.
+    pub(super) fn step_batch(&mut self, lane: Lane) -> Kind {
+        let mut clock = Clock::start();
+        let batch = &mut self.batches[lane as usize];
+        let reached = match batch.step(&mut self.model, &mut self.jobs, &mut self.pace, &mut clock) {
+            Ok(reached) => reached,
+            Err(Refusal { job, error }) => {
+                // Pages were set aside, so this is the exception; whoever is left goes on next round.
+                self.fail_job(job, error);
+                return Kind::Board;
+            }
+        };
+        if matches!(reached, Reached::End { .. }) {
+            self.hear_batch(lane, &mut clock);
+        }
+        let (spent, batch) = (clock.spent(), &mut self.batches[lane as usize]);
+        let all = batch.spend(spent);
+        self.jobs.iter_mut().filter(|job| job.lane == Some(lane)).for_each(|job| job.spend(spent));
+        if batch.is_over() {
+            self.end_pass(lane, all);
+        }
+        match reached {
+            Reached::Midway(kind) => kind,
+            Reached::End { after_layers } => {
+                self.speak();
+                self.conclude_ended();
+                if after_layers { Kind::Layers } else { Kind::Logits }
+            }
         }
     }
 
-    /// Does one unit of a pass. When the pass is over, everybody in it gets its next tokens.
-    pub(super) fn step_batch(&mut self, lane: Lane) {
-        let start = Instant::now();
-        let batch = &mut self.batches[lane as usize];
-        let is_over = batch.step(&mut self.model, &mut self.row_time);
-        let mut ended = Vec::new();
-        if is_over {
-            let (members, mut logits) = batch.finish(&mut self.model);
-            for member in members {
-                let Some(job) = self.jobs.iter_mut().find(|job| job.id == member.job) else { continue };
-                match &mut logits {
-                    Some(logits) if member.is_sampled => {
-                        ended.extend(job.hear(&member.share, logits, member.first).map(|how| (job.id, how)));
-                    }
-                    _ => job.advance(member.share.rows),
+    /// Lets members of a pass that is through hear what follows, and leave: a few at a time until the
+    /// unit is full.
+    fn hear_batch(&mut self, lane: Lane, clock: &mut Clock) {
+        let limit = self.batches[lane as usize].limit();
+        while !self.batches[lane as usize].is_over() && clock.allows(self.pace.finish(), limit) {
+            self.hear_few(lane, clock);
+        }
+    }
+
+    fn hear_few(&mut self, lane: Lane, clock: &mut Clock) {
+        self.heard.clear();
+        let (members, mut logits) = self.batches[lane as usize].hear(&mut self.model);
+        for member in members {
+            let Some(index) = self.jobs.iter().position(|job| job.id == member.job) else { continue };
+            let job = &mut self.jobs[index];
+            match &mut logits {
+                Some(logits) if member.is_sampled => {
+                    let outcome = job.hear(&member.share, logits, member.first);
+                    self.ended.extend(outcome.map(|outcome| (job.id, outcome)));
                 }
+                _ => job.advance(member.share.rows),
             }
+            self.heard.push(index);
         }
-        let now = Instant::now();
-        for job in self.jobs.iter_mut().filter(|job| job.lane == Some(lane)) {
-            job.spend(now - start);
-            if is_over {
-                job.leave(&mut self.model, now);
-            }
-        }
-        if is_over {
-            self.end_pass(lane, now - start);
-            self.speak();
-            for (job, outcome) in ended {
-                self.conclude(job, outcome);
-            }
+        self.pace.see_finish(clock.piece());
+        for index in self.heard.drain(..) {
+            let job = &mut self.jobs[index];
+            job.spend(clock.spent());
+            job.leave(&mut self.model, clock.now());
         }
     }
 
-    /// Counts a finished pass, whose last unit took `last`, and takes everybody out.
-    fn end_pass(&mut self, lane: Lane, last: Duration) {
+    /// Counts a finished pass, which took `time`.
+    fn end_pass(&mut self, lane: Lane, time: Duration) {
         let batch = &mut self.batches[lane as usize];
-        let (rows, time, is_long) = (batch.rows() as u64, batch.spent() + last, batch.is_long());
+        let (rows, is_long) = (batch.rows() as u64, batch.is_long());
         batch.clear(&self.model);
         self.progress.update(|report| {
             report.engine.passes += 1;
@@ -101,6 +123,15 @@ impl<D: Device> Engine<D> {
                 Purpose::Rule { .. } => {}
             }
         }
+    }
+
+    /// Takes what ended where it belongs.
+    fn conclude_ended(&mut self) {
+        let mut ended = std::mem::take(&mut self.ended);
+        for (job, outcome) in ended.drain(..) {
+            self.conclude(job, outcome);
+        }
+        self.ended = ended;
     }
 
     /// A job came to its end: its pages go back, then its result goes where it belongs.

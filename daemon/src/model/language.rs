@@ -34,6 +34,18 @@ pub struct LanguageConfig {
     pub context: usize,
 }
 
+/// A product of attention takes as long as this many of a matrix, whose numbers are small integers.
+const ATTENTION_COST: f64 = 5.0;
+
+impl LanguageConfig {
+    /// What attention to `seen` positions takes, the rest of a row's way through a layer being 1.
+    pub fn attention_work(&self, seen: usize) -> f64 {
+        let joined = self.heads * self.head_dim;
+        let matrices = self.hidden * (2 * joined + 2 * self.kv_heads * self.head_dim + 3 * self.ffn);
+        ATTENTION_COST * (2 * joined * seen) as f64 / matrices as f64
+    }
+}
+
 /// One layer.
 pub struct LanguageLayer<D: Device> {
     /// RMSNorm before attention `(1, hidden)`.
@@ -247,6 +259,15 @@ fn rope_table(base: f32, head_dim: usize, positions: usize, stretch: f32) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attention_is_as_much_work_as_all_else_in_the_middle_of_a_long_context() {
+        let config = crate::bench::dims::Dims::B1_7.language();
+        assert_eq!(config.attention_work(0), 0.0);
+        let work = config.attention_work(2500);
+        assert!((0.9..1.1).contains(&work), "{work}");
+        assert!((config.attention_work(5000) - 2.0 * work).abs() < 1e-9);
+    }
 
     #[test]
     fn interpolated_positions_stand_between_trained_ones() {

@@ -65,6 +65,11 @@ impl<D: Device> Pass<D> {
         self.positions.len()
     }
 
+    /// Positions that each of its rows sees, its own among them, summed up.
+    pub(super) fn seen(&self) -> usize {
+        self.positions.iter().map(|&position| position as usize + 1).sum()
+    }
+
     /// Rows that can be added; none when the pass has all the parts it may have.
     pub fn room(&self) -> usize {
         if self.parts.len() < MAX_PARTS { MAX_ROWS - self.rows() } else { 0 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::engine::{Kind, UnitFigures, UnitTimes};
+
 /// How long something took, several times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Wait {
@@ -69,6 +71,21 @@ pub struct Cameras {
     pub age: Wait,
 }
 
+/// Stretches of the engine's work that nothing could interrupt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Units {
+    /// What was done, see [`Kind`].
+    pub kind: String,
+    /// Median in milliseconds.
+    pub median_ms: f32,
+    /// What one in a thousand exceeds, in milliseconds.
+    pub p999_ms: f32,
+    /// Longest in milliseconds.
+    pub longest_ms: f32,
+    /// How many there were.
+    pub count: u64,
+}
+
 /// A whole run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct EngineReport {
@@ -94,13 +111,24 @@ pub struct EngineReport {
     pub caption_tokens: usize,
     /// Restart to first caption.
     pub restart: Restart,
-    /// The longest stretch of all that nothing could interrupt.
+    /// Units of work by kind.
+    pub units: Vec<Units>,
+    /// The longest of all units.
     pub longest_unit_ms: f32,
 }
 
 impl EngineReport {
     pub(super) fn new(device: &str, model: &str, positions: Positions) -> Self {
         Self { device: device.into(), model: model.into(), positions, ..Self::default() }
+    }
+
+    pub(super) fn set_units(&mut self, times: &UnitTimes) {
+        let of = |kind: Kind| {
+            let UnitFigures { count, median_ms, p999_ms, longest_ms } = times.figures(kind);
+            Units { kind: kind.name().into(), median_ms, p999_ms, longest_ms, count }
+        };
+        self.units = Kind::ALL.map(of).to_vec();
+        self.longest_unit_ms = self.units.iter().map(|units| units.longest_ms).fold(0.0, f32::max);
     }
 
     /// Milliseconds that one more rule takes for each frame.
@@ -140,6 +168,15 @@ impl fmt::Display for EngineReport {
         }
         row(f, "loaded model to first caption", &self.restart.computed)?;
         row(f, "  with the system prompt on disk", &self.restart.from_disk)?;
+        writeln!(f)?;
+        writeln!(
+            f,
+            "{:<52} {:>9} {:>9} {:>9} {:>6}",
+            "units in milliseconds", "median", "p99.9", "longest", "of"
+        )?;
+        for Units { kind, median_ms, p999_ms, longest_ms, count } in &self.units {
+            writeln!(f, "{kind:<52} {median_ms:>9.2} {p999_ms:>9.2} {longest_ms:>9.1} {count:>6}")?;
+        }
         writeln!(f)?;
         write!(f, "one more rule: {:.1} ms for each frame; ", self.per_rule_ms())?;
         writeln!(f, "longest unit: {:.1} ms", self.longest_unit_ms)?;

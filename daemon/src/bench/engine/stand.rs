@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::bench::BenchError;
 use crate::camera::{Frame, Latest, PixelFormat, Wake};
 use crate::config::{CaptionConfig, QuestionConfig};
-use crate::engine::{self, Ask, CameraInput, EngineHandle, EngineOptions, EngineParts, Event};
+use crate::engine::{self, Ask, CameraInput, EngineHandle, EngineOptions, EngineParts, Event, UnitTimes};
 use crate::model::files::{LoadOptions, ModelFiles};
 use crate::model::kv_cache::Sequence;
 use crate::model::preprocess::Preprocessor;
@@ -67,7 +67,7 @@ pub(super) struct Stand<'a, D: Device> {
     model: Option<MobileVlm<D>>,
     caption: CaptionConfig,
     question: String,
-    longest_unit_ms: f32,
+    units: UnitTimes,
 }
 
 impl<'a, D: Device + 'static> Stand<'a, D> {
@@ -89,7 +89,8 @@ impl<'a, D: Device + 'static> Stand<'a, D> {
             change_threshold: 0.0,
             ..CaptionConfig::default()
         };
-        Ok(Self { files, tokenizer, model: Some(model), caption, question: prompt, longest_unit_ms: 0.0 })
+        let units = UnitTimes::default();
+        Ok(Self { files, tokenizer, model: Some(model), caption, question: prompt, units })
     }
 
     /// Positions of the prompts.
@@ -105,9 +106,9 @@ impl<'a, D: Device + 'static> Stand<'a, D> {
         self.files.language.vocabulary
     }
 
-    /// The longest unit of all engines so far.
-    pub(super) fn longest_unit_ms(&self) -> f32 {
-        self.longest_unit_ms
+    /// The units of all engines so far.
+    pub(super) fn units(&self) -> &UnitTimes {
+        &self.units
     }
 
     /// Starts an engine, does `work` around it and stops it.
@@ -151,8 +152,7 @@ impl<'a, D: Device + 'static> Stand<'a, D> {
         });
         let (model, end) = model.map_err(|_| BenchError::EngineLost)?;
         self.model = Some(model);
-        let units = floor.handle.progress().report().engine;
-        self.longest_unit_ms = self.longest_unit_ms.max(units.longest_unit_ms);
+        self.units.merge(&floor.handle.progress().units());
         end?;
         Ok(result)
     }

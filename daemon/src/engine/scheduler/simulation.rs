@@ -15,6 +15,12 @@ const UNITS: usize = 400;
 
 const ROOM: Room = Room { rows: 192, sampled: 64, sequences: 64 };
 
+/// Rows whose logits are heard in one unit, unless one sequence has more.
+const HEARD_TOGETHER: usize = 8;
+
+/// Units in which sequences board a pass before its layers begin, at most.
+const BOARDING: usize = 3;
+
 /// No unit takes longer.
 const LONGEST_UNIT: Duration = Duration::from_millis(40);
 
@@ -86,8 +92,9 @@ impl Load {
 
     /// All that one picture of a camera asks for, in time: its parts, and a pass for each rule, for
     /// the prompt and for each token of the caption, nothing shared and every unit as long as can be.
+    /// A pass has units for boarding, for its rows, and one for what follows.
     fn work(&self) -> Duration {
-        let long = |rows: usize| rows.div_ceil(self.rows_per_unit) + 1;
+        let long = |rows: usize| BOARDING + rows.div_ceil(self.rows_per_unit) + 2;
         let rules = self.rules * long(60);
         let caption = long(60 + self.draft) + self.caption_tokens * long(1 + self.draft);
         LONGEST_UNIT * (self.blocks + rules + caption) as u32
@@ -118,6 +125,13 @@ struct Job {
     tokens: usize,
     /// What it brings into the pass that carries it.
     share: Option<Share>,
+}
+
+impl Job {
+    /// Rows whose logits it wants of the pass that carries it.
+    fn sampled(&self) -> usize {
+        self.share.map_or(0, |share| usize::from(share.rows == self.view.rows) * (1 + share.draft))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -154,8 +168,8 @@ struct Simulation {
     questions: Vec<Question>,
     next_question: Instant,
     picture: Option<Picture>,
-    /// Rows left of the pass in each lane.
-    rows_left: [usize; 2],
+    /// Units left of the pass in each lane before its sequences hear what follows.
+    units_left: [usize; 2],
     turns: Turns,
     was_for_questions: bool,
     verdicts: [usize; 2],
@@ -183,7 +197,7 @@ impl Simulation {
             questions: Vec::new(),
             next_question: now,
             picture: None,
-            rows_left: [0; 2],
+            units_left: [0; 2],
             turns: Turns::default(),
             was_for_questions: false,
             verdicts: [0; 2],
@@ -252,8 +266,9 @@ impl Simulation {
         let rows = self.random.size(2, 250);
         let tokens = self.random.size(1, 40);
         let turn = self.questions[index].deadline;
-        // The unit under way is over.
-        let pass = self.rows_left[Lane::Urgent as usize].div_ceil(self.load.rows_per_unit);
+        // The unit under way is over; then the rest of the pass under way, one unit of a picture
+        // for another question, one short pass of others, each followed by one that is owed.
+        let pass = self.units_left[Lane::Urgent as usize] + self.groups(Lane::Urgent);
         let question = &mut self.questions[index];
         question.is_running = true;
         question.patience = Some(patience(pass));
@@ -282,9 +297,23 @@ impl Simulation {
     fn drop_empty_passes(&mut self) {
         for lane in [Lane::Urgent, Lane::Steady] {
             if !self.jobs.iter().any(|job| job.view.lane == Some(lane)) {
-                self.rows_left[lane as usize] = 0;
+                self.units_left[lane as usize] = 0;
             }
         }
+    }
+
+    /// Units in which the sequences of a pass hear what follows.
+    fn groups(&self, lane: Lane) -> usize {
+        let mut riders = self.jobs.iter().filter(|job| job.view.lane == Some(lane)).peekable();
+        let mut groups = 0;
+        while let Some(first) = riders.next() {
+            let mut rows = first.sampled();
+            while let Some(next) = riders.next_if(|job| rows + job.sampled() <= HEARD_TOGETHER) {
+                rows += next.sampled();
+            }
+            groups += 1;
+        }
+        groups
     }
 
     /// One round of the engine's loop. Returns whether there was work.
@@ -373,8 +402,8 @@ impl Simulation {
 
     fn begin_pass(&mut self, lane: Lane, shares: &[Share]) {
         assert!(!shares.is_empty(), "a pass of nobody");
-        assert_eq!(self.rows_left[lane as usize], 0, "a pass is under way");
-        let (mut rows, mut sampled) = (0, 0);
+        assert!(self.jobs.iter().all(|job| job.view.lane != Some(lane)), "a pass is under way");
+        let (mut rows, mut sampled, mut is_long) = (0, 0, false);
         for share in shares {
             let job = &mut self.jobs[share.job];
             assert_eq!(job.view.lane, None, "in two passes at once");
@@ -383,31 +412,46 @@ impl Simulation {
             job.view.lane = Some(lane);
             job.share = Some(*share);
             rows += share.rows + share.draft;
-            sampled += usize::from(share.rows == job.view.rows) * (1 + share.draft);
+            sampled += job.sampled();
+            is_long |= job.view.is_prompt || share.draft > 0;
             if let For::Question(question) = job.purpose {
                 self.questions[question].patience = None;
             }
         }
         assert!(rows <= ROOM.rows && sampled <= ROOM.sampled && shares.len() <= ROOM.sequences);
-        self.rows_left[lane as usize] = rows;
+        // Those who board fill units of their own, or leave room for layers.
+        let boarding = if is_long { self.random.size(0, BOARDING + 1) } else { 0 };
+        let layers = if is_long { rows.div_ceil(self.load.rows_per_unit) } else { self.random.size(0, 2) };
+        self.units_left[lane as usize] = boarding + layers;
     }
 
+    /// One unit of a pass: on its way to the end, or for a group of those who hear what follows.
     fn step_pass(&mut self, lane: Lane) {
-        let left = &mut self.rows_left[lane as usize];
-        let is_short = self
-            .jobs
-            .iter()
-            .filter(|job| job.view.lane == Some(lane))
-            .all(|job| !job.view.is_prompt && job.share.is_some_and(|share| share.draft == 0));
-        *left = if is_short { 0 } else { left.saturating_sub(self.load.rows_per_unit) };
-        if *left > 0 {
+        if self.units_left[lane as usize] > 1 {
+            self.units_left[lane as usize] -= 1;
             return;
         }
-        let mut ended = Vec::new();
+        // The last layers may leave room for the first group, and a group for the next one.
+        let is_through = std::mem::take(&mut self.units_left[lane as usize]) == 0;
+        let mut goes_on = is_through || self.random.one_in(2);
+        while goes_on && self.groups(lane) > 0 {
+            self.hear_group(lane);
+            goes_on = self.random.one_in(4);
+        }
+    }
+
+    /// The next riders hear what follows and leave the pass.
+    fn hear_group(&mut self, lane: Lane) {
+        let (mut ended, mut rows, mut heard) = (Vec::new(), 0, 0);
         for (index, job) in self.jobs.iter_mut().enumerate() {
             if job.view.lane != Some(lane) {
                 continue;
             }
+            rows += job.sampled();
+            if heard > 0 && rows > HEARD_TOGETHER {
+                break;
+            }
+            heard += 1;
             job.view.lane = None;
             if job.view.class != Class::Question {
                 job.view.turn = self.now;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use messages::Constraint;
 
@@ -17,8 +17,12 @@ const GUIDES: usize = 16;
 /// Room for expressions nested as deeply as their length allows. Untouched stack costs nothing.
 const STACK: usize = 64 << 20;
 
-/// Longest wait for a mask. They take milliseconds, so this is met on a machine in trouble only.
+/// The longest that a mask may take. They take milliseconds, so this is met on a machine in trouble
+/// only.
 const MASK_TIME: Duration = Duration::from_secs(2);
+
+/// The longest wait for a mask at a stretch.
+const WAIT: Duration = Duration::from_millis(2);
 
 /// The wait that is shorter than a pass of the model, and longer than most masks take.
 const SHORT_TIME: Duration = Duration::from_millis(1);
@@ -44,6 +48,8 @@ pub struct Guided {
     turns: Receiver<Turn>,
     next: Option<Next>,
     error: Option<ConstraintError>,
+    /// When the last token was chosen, or the compiled constraint was first found missing.
+    since: Option<Instant>,
 }
 
 impl Guided {
@@ -72,7 +78,7 @@ impl Guided {
         };
         let thread = thread::Builder::new().name("guide".into()).stack_size(STACK);
         thread.spawn(work).map_err(|_| ConstraintError::Busy)?;
-        Ok(Self { chosen, turns, next: None, error: None })
+        Ok(Self { chosen, turns, next: None, error: None, since: None })
     }
 
     /// Whether the constraint is compiled. Does not wait.
@@ -87,19 +93,21 @@ impl Guided {
         Ok(true)
     }
 
-    /// What may follow; waits for it if it is still being computed.
-    pub fn following(&mut self) -> Result<&Next, ConstraintError> {
+    /// What may follow. Waits a little if it is still being computed; `None` if it is not known then.
+    pub fn following(&mut self) -> Result<Option<&Next>, ConstraintError> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
         if self.next.is_none() {
-            let turn = self.turns.recv_timeout(MASK_TIME).map_err(|error| match error {
-                RecvTimeoutError::Timeout => super::costly("a step took too long"),
-                RecvTimeoutError::Disconnected => stopped(),
-            })?;
-            self.next = Some(turn?);
+            let since = *self.since.get_or_insert_with(Instant::now);
+            match self.turns.recv_timeout(WAIT) {
+                Ok(turn) => self.next = Some(turn?),
+                Err(RecvTimeoutError::Timeout) if since.elapsed() < MASK_TIME => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => return Err(super::costly("a step took too long")),
+                Err(RecvTimeoutError::Disconnected) => return Err(stopped()),
+            }
         }
-        Ok(self.next.as_ref().unwrap_or(&Next::Nothing))
+        Ok(self.next.as_ref())
     }
 
     /// Whether nothing may follow. Waits only as long as most masks take: `false` may also mean that
@@ -118,6 +126,7 @@ impl Guided {
 
     /// Goes on by a token, one that [`Guided::following`] allowed and that is not the end token.
     pub fn advance(&mut self, id: u32) {
+        self.since = Some(Instant::now());
         if let Some(Next::Tokens(mask)) = self.next.take() {
             // The other side takes one token for each turn it gives, so there is room; if it is
             // gone, the next turn tells.

@@ -70,7 +70,7 @@ impl<E> Clone for Block<'_, E> {
 
 impl<E> Copy for Block<'_, E> {}
 
-/// Scores of a page, then their exponentials.
+/// Scores of a page, then their exponentials. One for all pages: each of them fills it.
 #[repr(align(64))]
 struct Scores<const R: usize>([[f32; PAGE]; R]);
 
@@ -87,6 +87,7 @@ impl<E: Stored> Block<'_, E> {
     #[inline(always)]
     fn run<L: Lanes, const R: usize>(self, lanes: L, queries: [Query<'_>; R]) -> usize {
         let mut kept = Kept { largest: [f32::NEG_INFINITY; R], sums: [lanes.splat(0.0); R] };
+        let (mut scores, mut score) = (Scores([[0.0; PAGE]; R]), Scores([[0.0; PAGE]; 1]));
         let mut most = 0;
         for query in queries {
             most = most.max(query.seen);
@@ -95,13 +96,13 @@ impl<E: Stored> Block<'_, E> {
         }
         for p in 0..most.div_ceil(PAGE) {
             if let Some(page) = common_page(&queries, p) {
-                self.step(lanes, (p, page), &queries, &mut kept);
+                self.step(lanes, (p, page), &queries, &mut kept, &mut scores);
                 continue;
             }
             for (r, query) in queries.iter().enumerate() {
                 if query.seen_of(p) > 0 {
                     let mut one = Kept { largest: [kept.largest[r]], sums: [kept.sums[r]] };
-                    self.step(lanes, (p, query.pages[p]), &[*query], &mut one);
+                    self.step(lanes, (p, query.pages[p]), &[*query], &mut one, &mut score);
                     (kept.largest[r], kept.sums[r]) = (one.largest[0], one.sums[0]);
                 }
             }
@@ -120,21 +121,21 @@ impl<E: Stored> Block<'_, E> {
         (p, page): (usize, PageId),
         queries: &[Query<'_>; R],
         kept: &mut Kept<L::V, R>,
+        scores: &mut Scores<R>,
     ) {
-        let mut scores = Scores([[0.0; PAGE]; R]);
-        self.scores(lanes, page, queries, &mut scores);
+        self.scores(lanes, page, queries, scores);
         let mut seen = [0; R];
         for (seen, query) in seen.iter_mut().zip(queries) {
             *seen = query.seen_of(p);
         }
-        self.raise(lanes, queries, &scores, seen, kept);
+        self.raise(lanes, queries, scores, seen, kept);
         for (r, row) in scores.0.iter_mut().enumerate() {
             // A query that sees nothing of this page has no weights there.
             if seen[r] > 0 {
                 kept.sums[r] = soften(lanes, row, seen[r], kept.largest[r], kept.sums[r]);
             }
         }
-        self.add_values(lanes, page, queries, &scores, seen);
+        self.add_values(lanes, page, queries, scores, seen);
     }
 
     /// Scores of the queries with all keys of a page.

@@ -17,6 +17,9 @@ const LEAST: usize = 32 * 1024;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
+/// Bytes of a page that one thread copies at a time.
+const COPIED: usize = 256 * 1024;
+
 /// Keys and values of all layers in pages.
 ///
 /// The order is `[page][layer][kv head]`, and of each head a tile: keys `[head_dim][PAGE]`, then
@@ -191,11 +194,23 @@ impl Kv {
         }
     }
 
-    pub(in crate::cpu) fn copy_page(&mut self, from: PageId, to: PageId) {
+    pub(in crate::cpu) fn copy_page(&mut self, pool: &Pool, from: PageId, to: PageId) {
         let (from, to) = (from.0 as usize, to.0 as usize);
         assert!(from < self.pages && to < self.pages, "pages {from} and {to} of {}", self.pages);
+        if from == to {
+            return;
+        }
         let len = self.page_bytes();
-        self.data.copy_within(from * len..(from + 1) * len, to * len);
+        let data = Base(self.data.as_mut_ptr());
+        pool.run(len.div_ceil(COPIED), &|index| {
+            let first = index * COPIED;
+            // SAFETY: both pages lie in the arena, which is borrowed until `run` returns, and are not
+            // the same; each part of them is copied by one task.
+            unsafe {
+                let (from, to) = (data.at(from * len + first), data.at(to * len + first));
+                to.copy_from_nonoverlapping(from, COPIED.min(len - first));
+            }
+        });
     }
 
     pub(in crate::cpu) fn page_bytes(&self) -> usize {
