@@ -263,6 +263,7 @@ impl Rig {
             },
             question: config.question,
             rules: Vec::new(),
+            changes: Default::default(),
             foretold: None,
         };
         change(&mut options);

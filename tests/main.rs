@@ -14,6 +14,7 @@ mod hostile;
 mod prefix;
 mod random;
 mod rules;
+mod control;
 mod service;
 mod sessions;
 mod soak;

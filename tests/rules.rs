@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use kernels::{Cpu, CpuOptions, Device, KvDtype, Reference};
 use messages::{Alert, AlertEnd, AlertEvent, AskError, Caption, Rule, RuleChange, RulePhase, RuleStatus};
 use mobilevlmd::camera::{Frame, Latest, PixelFormat, Wake};
+use mobilevlmd::changes::Changes;
 use mobilevlmd::config::{CaptionConfig, Config};
-use mobilevlmd::engine::{self, CameraInput, EngineHandle, EngineOptions, EngineParts, Event};
+use mobilevlmd::engine::{self, CameraInput, Change, EngineHandle, EngineOptions, EngineParts, Event};
 use mobilevlmd::model::files::{LoadOptions, ModelFiles, ModelPaths};
 use mobilevlmd::model::kv_cache::Sequence;
 use mobilevlmd::model::preprocess::Preprocessor;
@@ -75,7 +76,7 @@ fn one_shot<D: Device>(model: &mut MobileVlm<D>, files: &ModelFiles, colour: u8,
 }
 
 /// A running engine with a camera that shows frames made by hand.
-struct Rig {
+pub(crate) struct Rig {
     engine: EngineHandle,
     events: mpsc::Receiver<Event>,
     latest: Arc<Latest<Frame>>,
@@ -84,6 +85,15 @@ struct Rig {
 
 impl Rig {
     fn on<D: Device + 'static>(device: D, rules: Vec<Rule>, caption: CaptionConfig) -> Self {
+        Self::start(device, rules, caption, Changes::default())
+    }
+
+    fn start<D: Device + 'static>(
+        device: D,
+        rules: Vec<Rule>,
+        caption: CaptionConfig,
+        changes: Changes,
+    ) -> Self {
         let files = files();
         let (wake, config) = (Wake::default(), Config::default());
         let latest = Arc::new(Latest::new(wake.clone()));
@@ -99,6 +109,7 @@ impl Rig {
                 caption: CaptionConfig { max_tokens: 4, ..caption },
                 question: config.question,
                 rules,
+                changes,
                 foretold: None,
             },
         };
@@ -106,12 +117,18 @@ impl Rig {
         Self { engine, events, latest, frames: 0 }
     }
 
-    fn new(rules: Vec<Rule>) -> Self {
-        Self::on(cpu(), rules, CaptionConfig { change_threshold: 0.0, ..CaptionConfig::default() })
+    pub(crate) fn new(rules: Vec<Rule>) -> Self {
+        Self::with_changes(rules, Changes::default())
+    }
+
+    /// The same, where something was changed before.
+    pub(crate) fn with_changes(rules: Vec<Rule>, changes: Changes) -> Self {
+        let caption = CaptionConfig { change_threshold: 0.0, ..CaptionConfig::default() };
+        Self::start(cpu(), rules, caption, changes)
     }
 
     /// Puts a frame in front of the camera. Returns its number.
-    fn show(&mut self, colour: u8) -> u64 {
+    pub(crate) fn show(&mut self, colour: u8) -> u64 {
         // From the future, so that on a slow machine the camera does not seem to be gone.
         self.show_captured(colour, Instant::now() + Duration::from_secs(3600))
     }
@@ -123,7 +140,7 @@ impl Rig {
     }
 
     /// The next caption, and the alerts that come before it.
-    fn caption(&mut self) -> (Vec<Alert>, Caption) {
+    pub(crate) fn caption(&mut self) -> (Vec<Alert>, Caption) {
         let mut alerts = Vec::new();
         loop {
             match self.events.blocking_recv().expect("the engine runs") {
@@ -135,7 +152,7 @@ impl Rig {
     }
 
     /// The next alert, whatever comes before it.
-    fn alert(&mut self) -> Alert {
+    pub(crate) fn alert(&mut self) -> Alert {
         loop {
             if let Event::Alert(alert, _) = self.events.blocking_recv().expect("the engine runs") {
                 return *alert;
@@ -143,9 +160,25 @@ impl Rig {
         }
     }
 
-    fn change(&self, change: RuleChange) -> Result<Vec<Rule>, AskError> {
-        let answer = self.engine.rules().send(change).unwrap();
-        answer.blocking_recv().expect("the engine answers").map(|rules| rules.rules)
+    /// Makes a change and returns what there is then.
+    pub(crate) fn change<C: Change>(&self, change: C) -> Result<C::State, AskError> {
+        let answer = self.engine.control().send(change).unwrap();
+        answer.blocking_recv().expect("the engine answers")
+    }
+
+    fn change_rules(&self, change: RuleChange) -> Result<Vec<Rule>, AskError> {
+        self.change(change).map(|rules| rules.rules)
+    }
+
+    /// What the engine tells of itself.
+    pub(crate) fn report(&self) -> engine::Report {
+        self.engine.progress().report()
+    }
+
+    /// Waits until the engine has looked around so often.
+    pub(crate) fn wait_for_rounds(&self, rounds: u64) {
+        let last = self.engine.progress().ticks() + rounds;
+        self.wait("round", |_| self.engine.progress().ticks() >= last);
     }
 
     fn statuses(&self) -> Vec<RuleStatus> {
@@ -162,7 +195,7 @@ impl Rig {
     }
 
     /// Stops the engine and returns the alerts that were not yet heard.
-    fn stop(mut self) -> Vec<Alert> {
+    pub(crate) fn stop(mut self) -> Vec<Alert> {
         self.engine.stop().unwrap();
         let mut alerts = Vec::new();
         while let Ok(event) = self.events.try_recv() {
@@ -183,7 +216,7 @@ const QUESTIONS: [&str; 5] = [
 ];
 
 /// A rule that is on whatever is answered.
-fn always(name: &str, question: &str) -> Rule {
+pub(crate) fn always(name: &str, question: &str) -> Rule {
     Rule { threshold: 1e-30, release_threshold: 0.0, cool_down_s: 0.0, ..Rule::new(name, question) }
 }
 
@@ -291,17 +324,17 @@ fn rules_are_changed_while_the_engine_runs() {
     rig.show(1);
     rig.caption();
     let (door, dog) = (always("door", "Is the door open?"), always("dog", "Is there a dog?"));
-    assert_eq!(rig.change(RuleChange::Get), Ok(Vec::new()));
-    assert_eq!(rig.change(RuleChange::Add(door.clone())), Ok(vec![door.clone()]));
+    assert_eq!(rig.change_rules(RuleChange::Get), Ok(Vec::new()));
+    assert_eq!(rig.change_rules(RuleChange::Add(door.clone())), Ok(vec![door.clone()]));
     // The picture in the cache is asked about, without a new frame.
     let began = rig.alert();
     assert_eq!((began.event, began.rule.as_str(), began.frame.sequence), (AlertEvent::Began, "door", 1));
-    assert_eq!(rig.change(RuleChange::Add(dog.clone())), Ok(vec![door.clone(), dog.clone()]));
+    assert_eq!(rig.change_rules(RuleChange::Add(dog.clone())), Ok(vec![door.clone(), dog.clone()]));
     assert_eq!(rig.alert().rule, "dog");
     // What stays the same goes on; what is changed ends and begins anew.
     let changed = Rule { question: "Is the gate open?".into(), ..door.clone() };
     assert_eq!(
-        rig.change(RuleChange::Set(vec![dog.clone(), changed.clone()])).map(|rules| rules.len()),
+        rig.change_rules(RuleChange::Set(vec![dog.clone(), changed.clone()])).map(|rules| rules.len()),
         Ok(2)
     );
     let (ended, began) = (rig.alert(), rig.alert());
@@ -311,12 +344,12 @@ fn rules_are_changed_while_the_engine_runs() {
         let names: Vec<_> = report.rules.iter().map(|rule| (rule.rule.as_str(), rule.evaluations)).collect();
         names == [("dog", 1), ("door", 1)]
     });
-    assert_eq!(rig.change(RuleChange::Remove("dog".into())), Ok(vec![changed]));
+    assert_eq!(rig.change_rules(RuleChange::Remove("dog".into())), Ok(vec![changed]));
     assert_eq!(rig.alert().event, AlertEvent::Ended(AlertEnd::RuleChanged));
     // Three bytes, of which each is a token.
-    let long = rig.change(RuleChange::Add(always("long", &"\u{2603}".repeat(170))));
+    let long = rig.change_rules(RuleChange::Add(always("long", &"\u{2603}".repeat(170))));
     assert!(matches!(long, Err(AskError::TooLong { limit: 100..512, .. })), "{long:?}");
-    assert_eq!(rig.change(RuleChange::Set(Vec::new())), Ok(Vec::new()));
+    assert_eq!(rig.change_rules(RuleChange::Set(Vec::new())), Ok(Vec::new()));
     rig.stop();
 }
 

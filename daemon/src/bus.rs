@@ -26,8 +26,9 @@ use zenoh::liveliness::LivelinessToken;
 use zenoh::query::Queryable;
 
 use crate::camera::Frame;
+use crate::changes::Kept;
 use crate::config::{BusConfig, QuestionConfig};
-use crate::engine::{AskSender, Event, RuleSender};
+use crate::engine::{AskSender, ControlSender, Event};
 
 /// How long a clean stop waits for the last replies and results, and then for zenoh's own closing.
 const LAST_REPLIES: Duration = Duration::from_millis(300);
@@ -106,8 +107,10 @@ pub struct Traffic {
     pub inputs: Arc<dyn BusInputs>,
     /// Questions to the engine.
     pub asks: AskSender,
-    /// Changes of the rules to the engine.
-    pub rules: RuleSender,
+    /// Changes to the engine.
+    pub control: ControlSender,
+    /// Where changes are kept.
+    pub kept: Kept,
     /// Results of the engine; the bus publishes until it is closed.
     pub events: mpsc::Receiver<Event>,
     /// Limits of questions.
@@ -160,7 +163,7 @@ impl Bus {
     ///
     /// Errors: zenoh refuses a declaration.
     pub fn serve(&mut self, traffic: Traffic) -> Result<(), BusError> {
-        let Traffic { inputs, asks, rules, events, question } = traffic;
+        let Traffic { inputs, asks, control, kept, events, question } = traffic;
         let key = |topic| Key::new(self.device.clone(), topic);
         self.questions = u32::try_from(question.queue).unwrap_or(u32::MAX).clamp(1, 1 << 16);
         self.in_flight.add_permits(self.questions as usize);
@@ -182,7 +185,9 @@ impl Bus {
             at_once: Arc::new(Semaphore::new(query::AT_ONCE)),
             runtime: self.runtime.handle().clone(),
         });
-        let panel = control::Panel::new(self.device.clone(), rules, self.runtime.handle().clone());
+        let publisher = || publish::Publishers::new(self.session.clone(), self.device.clone(), self.json);
+        let runtime = self.runtime.handle().clone();
+        let panel = control::Panel::new(self.device.clone(), control, kept, publisher(), runtime);
         let declared = self.runtime.block_on(async {
             let mut declared = vec![desk.declare(&self.session).await?, panel.declare(&self.session).await?];
             declared.extend(window.declare(&self.session).await?);
@@ -192,7 +197,6 @@ impl Bus {
         self.declared = declared.0;
         self.alive = Some(declared.1);
 
-        let publisher = || publish::Publishers::new(self.session.clone(), self.device.clone(), self.json);
         let results = publisher();
         self.results = Some(self.runtime.spawn_blocking(move || publish::results(results, events)));
         self.runtime.spawn(publish::states(publisher(), inputs.clone()));

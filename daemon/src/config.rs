@@ -4,7 +4,7 @@
 //! one before. [`Config::validate`] holds the rules. This is the only module that reads environment
 //! variables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kernels::KvDtype;
@@ -27,6 +27,9 @@ pub use origin::Origin;
 pub struct Config {
     /// Name of this robot on the bus; empty takes the host name.
     pub device_name: String,
+    /// Where changes made over the bus are kept; empty takes the state directory that systemd gives, if
+    /// any.
+    pub state_dir: PathBuf,
     /// What is logged: a level, and levels of modules that differ from it.
     pub log: String,
     /// What is loaded and how it is computed.
@@ -159,6 +162,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             device_name: String::new(),
+            state_dir: PathBuf::new(),
             log: "info,zenoh=warn".into(),
             model: ModelConfig::default(),
             caption: CaptionConfig::default(),
@@ -260,6 +264,22 @@ impl Config {
             name => name,
         }
     }
+}
+
+impl Config {
+    /// Where to keep changes made over the bus: [`Config::state_dir`], else the first directory that systemd
+    /// made for this service.
+    pub fn state_folder(&self) -> Option<PathBuf> {
+        folder(&self.state_dir, "STATE_DIRECTORY")
+    }
+}
+
+/// A named folder, else the first one that systemd lists in an environment variable.
+fn folder(named: &Path, variable: &str) -> Option<PathBuf> {
+    if !named.as_os_str().is_empty() {
+        return Some(named.to_owned());
+    }
+    std::env::split_paths(&std::env::var_os(variable)?).find(|path| path.is_absolute())
 }
 
 impl CaptionConfig {

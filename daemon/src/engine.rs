@@ -8,6 +8,7 @@ mod handle;
 mod request;
 mod admission;
 mod change;
+mod control;
 mod scheduler;
 mod kind;
 mod unit;
@@ -49,6 +50,7 @@ use crate::model::yes_no::YesNo;
 use crate::model::{Input, MobileVlm};
 use batch::Batch;
 use camera::Camera;
+use control::configured;
 use draft::Answers;
 use job::{Job, Outcome, Purpose};
 use progress::millis;
@@ -60,7 +62,7 @@ use session::Sessions;
 use unit::Pace;
 
 pub use camera::CameraInput;
-pub use change::{RuleRequest, RuleSender};
+pub use change::{Change, ControlRequest, ControlSender, Outcome};
 pub use handle::{EngineError, EngineHandle, EngineOptions, EngineParts, ReadyEngine, prepare, spawn};
 pub use kind::{Kind, UnitFigures, UnitTimes};
 pub use progress::{CameraReport, Progress, Report, Waits};
@@ -90,6 +92,9 @@ struct Engine<D: Device> {
     /// When a question ended last.
     last_end: Instant,
     rules: Rules,
+    changes: mpsc::Receiver<ControlRequest>,
+    /// Changes of captions so far.
+    captions_revision: u64,
     /// The picture being encoded, and the pass that takes it into the cache.
     encoding: Option<Encoding>,
     encode_pass: Pass<D>,
@@ -126,19 +131,23 @@ struct Views {
 impl<D: Device> Engine<D> {
     fn new(
         parts: EngineParts<D>,
-        (asks, changes): (mpsc::Receiver<Ask>, mpsc::Receiver<RuleRequest>),
+        (asks, changes): (mpsc::Receiver<Ask>, mpsc::Receiver<ControlRequest>),
         events: mpsc::Sender<Event>,
         progress: Arc<Progress>,
     ) -> Result<Self, EngineError> {
-        let EngineParts { model, tokenizer, preprocessor, cameras, wake, mut options } = parts;
+        let EngineParts { model, tokenizer, preprocessor, cameras, wake, options } = parts;
         let start = Instant::now();
-        let cameras: Vec<Camera> = cameras.into_iter().map(|input| Camera::new(input, start)).collect();
+        let camera = |input: CameraInput| {
+            let captioning = configured(&input.name, &options.caption);
+            Camera::new(input, captioning, start)
+        };
+        let cameras: Vec<Camera> = cameras.into_iter().map(camera).collect();
         progress.update(|report| {
             report.cameras = vec![CameraReport::default(); cameras.len()];
             report.cache.bytes = model.cache().bytes() as u64;
             report.cache.pages = model.cache().pages() as u32;
         });
-        let rules = std::mem::take(&mut options.rules);
+        let rules = options.rules.clone();
         let mut engine = Self {
             encode_pass: model.pass()?,
             batches: [Batch::new(&model)?, Batch::new(&model)?],
@@ -160,7 +169,9 @@ impl<D: Device> Engine<D> {
             grammars: Arc::new(Grammars::new(&tokenizer)),
             system: Sequence::default(),
             rgb: image::RgbImage::new(0, 0),
-            rules: Rules::new(YesNo::new(&tokenizer), changes),
+            rules: Rules::new(YesNo::new(&tokenizer)),
+            changes,
+            captions_revision: 0,
             model,
             tokenizer,
             preprocessor,
@@ -172,6 +183,7 @@ impl<D: Device> Engine<D> {
             cameras,
         };
         engine.set_rules(rules)?;
+        engine.restore();
         Ok(engine)
     }
 
@@ -184,7 +196,7 @@ impl<D: Device> Engine<D> {
                 self.give_up_lost_cameras();
                 self.admit_questions();
                 self.drop_dead_questions();
-                self.admit_rule_changes();
+                self.admit_changes();
                 self.begin_rules();
                 self.begin_captions();
                 let start = Instant::now();
@@ -230,9 +242,8 @@ impl<D: Device> Engine<D> {
 
     /// Shows the scheduler how things are and takes its choice.
     fn choose(&mut self, now: Instant) -> Unit {
-        let period = Duration::try_from_secs_f64(self.options.caption.period_s).unwrap_or_default();
         let is_wanted = self.questions.iter().any(Question::wants_picture)
-            || self.cameras.iter().any(|camera| camera.view(true, period, now).is_due);
+            || self.cameras.iter().any(|camera| camera.view(true, now).is_due);
         let has_room = is_wanted && self.has_room_for_picture();
         let encoding = self.encoding.as_ref();
         let Views { jobs, wants, cameras, shares } = &mut self.views;
@@ -247,7 +258,7 @@ impl<D: Device> Engine<D> {
         for (index, camera) in self.cameras.iter().enumerate() {
             let is_busy = encoding.is_some_and(|encoding| encoding.target == Target::Camera(index))
                 || self.jobs.iter().any(|job| job.purpose == Purpose::Caption { camera: index });
-            cameras.push(camera.view(has_room && !is_busy, period, now));
+            cameras.push(camera.view(has_room && !is_busy, now));
         }
         let picture = encoding.map(|encoding| PictureView { owed_at: encoding.owed_at() });
         let view = View { now, jobs, wants, cameras, picture, turns: self.turns };

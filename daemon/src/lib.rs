@@ -13,8 +13,10 @@ pub mod engine;
 pub mod bus;
 
 pub mod bench;
+pub mod changes;
 pub mod demo;
 pub mod health;
 pub mod journal;
 pub mod verify;
 mod wall_clock;
+mod whole_file;

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::bus::{Bus, BusError, Traffic};
 use crate::camera::{self, CameraError, CameraHandle, Wake};
+use crate::changes::{Changes, Kept};
 use crate::config::{CameraConfig, Config};
 use crate::engine::{CameraInput, EngineError, EngineHandle};
 use crate::health::Health;
@@ -100,7 +101,7 @@ pub fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<(), Se
 
 /// An engine on the model of a configuration, with what it publishes and what it is; without a bus.
 pub fn start_engine(config: &Config, cameras: Vec<CameraInput>, wake: Wake) -> Result<Started, ServiceError> {
-    load::open(&config.model)?.start(config, cameras, wake)
+    load::open(&config.model)?.start((config, &Changes::default()), cameras, wake)
 }
 
 /// The running parts, in the order in which they stop.
@@ -118,7 +119,8 @@ impl Service {
         let wake = Wake::default();
         let loading = load::open(&config.model)?;
         let (cameras, inputs) = start_cameras(&config.cameras_or_test(), &wake)?;
-        let (engine, events, model) = loading.start(config, inputs, wake)?;
+        let kept = Kept::open(config.state_folder());
+        let (engine, events, model) = loading.start((config, kept.changes()), inputs, wake)?;
         tracing::info!(
             model = model.id,
             weights = model.weights,
@@ -130,7 +132,8 @@ impl Service {
         let traffic = Traffic {
             inputs: host.clone(),
             asks: engine.asks(),
-            rules: engine.rules(),
+            control: engine.control(),
+            kept,
             events,
             question: config.question.clone(),
         };

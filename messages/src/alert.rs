@@ -27,6 +27,8 @@ pub enum AlertEnd {
     RuleChanged,
     /// The daemon stops.
     Stopping,
+    /// The camera is paused.
+    Paused,
 }
 
 /// The begin or the end of an alert.

@@ -3,8 +3,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Alert, Answer, AnswerPiece, AskError, CameraState, Caption, CaptionPiece, FrameStamp, Question,
-    RuleChange, Rules, Status,
+    Alert, Answer, AnswerPiece, AskError, CameraState, Caption, CaptionChange, CaptionPiece, CaptionSettings,
+    FrameStamp, Question, RuleChange, Rules, SessionChange, SessionList, Status,
 };
 
 /// Version of every message. It changes when an older reader could not read a newer message.
@@ -162,6 +162,10 @@ messages! {
     AskError: "ask_error", 1 << 20;
     RuleChange: "rule_change", 1 << 20;
     Rules: "rules", 1 << 20;
+    CaptionChange: "caption_change", 1 << 16;
+    CaptionSettings: "caption_settings", 1 << 20;
+    SessionChange: "session_change", 1 << 10;
+    SessionList: "session_list", 1 << 20;
     CameraState: "camera_state", 1 << 20;
     FrameStamp: "frame_stamp", 1 << 10;
     Status: "status", 4 << 20;

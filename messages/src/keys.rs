@@ -9,8 +9,9 @@
 //! | `mobilevlm/<device>/camera/<name>/state` | publication, queryable | [`CameraState`](crate::CameraState) |
 //! | `mobilevlm/<device>/alert/<rule>` | publication | [`Alert`](crate::Alert) |
 //! | `mobilevlm/<device>/status` | publication, queryable | [`Status`](crate::Status) |
-//! | `mobilevlm/<device>/control/rules` | queryable | [`RuleChange`](crate::RuleChange) in, [`Rules`](crate::Rules) out |
-//! | `mobilevlm/<device>/control/<name>` | queryable | other changes while running |
+//! | `mobilevlm/<device>/control/rules` | queryable, publication | [`RuleChange`](crate::RuleChange) in, [`Rules`](crate::Rules) out |
+//! | `mobilevlm/<device>/control/captions` | queryable, publication | [`CaptionChange`](crate::CaptionChange) in, [`CaptionSettings`](crate::CaptionSettings) out |
+//! | `mobilevlm/<device>/control/sessions` | queryable | [`SessionChange`](crate::SessionChange) in, [`SessionList`](crate::SessionList) out |
 //! | `mobilevlm/<device>/alive` | liveliness token | |
 //!
 //! Publications, and the queryables of the same keys, have a JSON twin under `<key>/json`. Queries
@@ -175,10 +176,9 @@ impl Topic {
     /// Whether results are also published as JSON under `<key>/json`.
     fn has_twin(&self) -> bool {
         match self {
-            Self::Caption(_) | Self::CaptionPartial(_) | Self::State(_) | Self::Alert(_) | Self::Status => {
-                true
-            }
-            Self::Ask(_) | Self::Frame(_) | Self::Control(_) | Self::Alive => false,
+            Self::Ask(_) | Self::Frame(_) | Self::Alive => false,
+            Self::Caption(_) | Self::CaptionPartial(_) | Self::State(_) => true,
+            Self::Alert(_) | Self::Control(_) | Self::Status => true,
         }
     }
 
@@ -300,7 +300,7 @@ mod tests {
             "mobilevlm/d/camera/n/frame",
             "mobilevlm/d/camera/n/state/json",
             "mobilevlm/d/alert/n/json",
-            "mobilevlm/d/control/n",
+            "mobilevlm/d/control/n/json",
             "mobilevlm/d/status/json",
             "mobilevlm/d/alive",
         ];

@@ -31,11 +31,20 @@
 //! wants no more than the answer gets the final reply alone. To see the pieces as they come, ask for
 //! unconsolidated replies (`ConsolidationMode::None`); a piece has no attachment, the final reply has.
 //!
-//! # Changing the rules
+//! # Changes while running
 //!
-//! A query on `mobilevlm/<device>/control/rules` carries a [`RuleChange`] as JSON or postcard; no
-//! payload at all is [`RuleChange::Get`]. The reply has the format of the query and holds the
-//! [`Rules`] there are then; an [`AskError`] says why nothing was changed.
+//! A query on `mobilevlm/<device>/control/<name>` carries a change as JSON or postcard; no payload at all
+//! only asks. The reply has the format of the query and holds what is there then; an [`AskError`] says
+//! why nothing was changed.
+//!
+//! | `<name>` | change | reply |
+//! | --- | --- | --- |
+//! | `rules` | [`RuleChange`] | [`Rules`] |
+//! | `captions` | [`CaptionChange`] | [`CaptionSettings`] |
+//! | `sessions` | [`SessionChange`] | [`SessionList`] |
+//!
+//! Changes are made one after the other. After each one the new rules or captions are also published
+//! on the same key, so that others who change them see it; their `revision` tells which is newer.
 
 #![forbid(unsafe_code)]
 
@@ -44,6 +53,7 @@ pub mod keys;
 mod alert;
 mod caption;
 mod constraint;
+mod control;
 mod encoding;
 mod question;
 mod rule;
@@ -53,6 +63,10 @@ mod status;
 pub use alert::{Alert, AlertEnd, AlertEvent};
 pub use caption::{Caption, CaptionPiece};
 pub use constraint::Constraint;
+pub use control::{
+    CaptionChange, CaptionSettings, Captioning, NewCaptioning, SessionChange, SessionList, SessionName,
+    SessionState,
+};
 pub use encoding::{DecodeError, Format, Message, SCHEMA, decode, encode};
 pub use question::{Answer, AnswerPiece, AskError, FrameChoice, Question, Sampling, Session};
 pub use rule::{MAX_RULES, Rule, RuleChange, RuleError, Rules};

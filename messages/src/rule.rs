@@ -144,7 +144,7 @@ impl Rule {
 }
 
 /// What is to be done with the list of rules. The answer is the [`Rules`] there are then. In JSON
-/// `"get"`, `{"set": [RULE, ...]}`, `{"add": RULE}` or `{"remove": "<name>"}`.
+/// `"get"`, `{"set": [RULE, ...]}`, `{"add": RULE}`, `{"remove": "<name>"}` or `"reset"`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RuleChange {
@@ -157,17 +157,21 @@ pub enum RuleChange {
     Add(Rule),
     /// The rule of this name goes; its alerts end.
     Remove(String),
+    /// The list is as the configuration has it.
+    Reset,
 }
 
 impl RuleChange {
-    /// The list after the change. `known` are the cameras there are.
+    /// The list after the change. `configured` is the list of the configuration, `known` are the cameras
+    /// there are.
     ///
     /// Errors: a bad rule, too many, a name that is taken or unknown, an unknown camera.
-    pub fn apply(self, rules: &[Rule], known: &[String]) -> Result<Vec<Rule>, AskError> {
+    pub fn apply(self, rules: &[Rule], configured: &[Rule], known: &[String]) -> Result<Vec<Rule>, AskError> {
         let mut changed = rules.to_vec();
         match self {
             Self::Get => return Ok(changed),
             Self::Set(rules) => changed = rules,
+            Self::Reset => changed = configured.to_vec(),
             Self::Add(rule) => changed.push(rule),
             Self::Remove(name) => {
                 let Some(index) = changed.iter().position(|rule| rule.name == name) else {
@@ -198,6 +202,8 @@ impl RuleChange {
 pub struct Rules {
     /// In the order in which they are evaluated.
     pub rules: Vec<Rule>,
+    /// Changes since the daemon started: of two states the one with the higher number is newer.
+    pub revision: u64,
 }
 
 #[cfg(test)]
@@ -252,7 +258,7 @@ mod tests {
     fn changes_give_the_new_list_or_say_why_not() {
         let (known, old) = (["front".to_owned()], [rule(), Rule::new("dog", "Is there a dog?")]);
         let names = |change: RuleChange| {
-            let rules = change.apply(&old, &known).map_err(|error| error.kind())?;
+            let rules = change.apply(&old, &old[..1], &known).map_err(|error| error.kind())?;
             Ok(rules.into_iter().map(|rule| rule.name).collect::<Vec<_>>().join(" "))
         };
         let named = |name: &str| Rule { name: name.into(), ..rule() };
@@ -269,12 +275,14 @@ mod tests {
             (RuleChange::Add(named("door")), Err("bad_request")),
             (RuleChange::Add(named("a b")), Err("bad_request")),
             (RuleChange::Remove("door".into()), Ok("dog")),
+            (RuleChange::Reset, Ok("door")),
             (RuleChange::Remove("cat".into()), Err("unknown_rule")),
         ] {
             assert_eq!(names(change.clone()), expected.map(str::to_owned), "{change:?}");
         }
-        assert!(RuleChange::Set(many(32)).apply(&old, &known).is_ok());
-        let bad = RuleChange::Add(Rule { threshold: 2.0, ..named("new") }).apply(&old, &known).unwrap_err();
+        assert!(RuleChange::Set(many(32)).apply(&old, &old, &known).is_ok());
+        let bad =
+            RuleChange::Add(Rule { threshold: 2.0, ..named("new") }).apply(&old, &old, &known).unwrap_err();
         assert_eq!(bad.to_string(), "rule[2].threshold: 2 is not accepted, expected over 0, at most 1");
     }
 

@@ -194,25 +194,32 @@ def frames_are_pictures(session):
     return jpeg
 
 
-def change_rules(session, change, key=f"{ROOT}/control/rules"):
-    """The rules after a change, or the kind of its error."""
+def control(session, name, change):
+    """What there is after a change, or the kind of its error."""
     payload = None if change is None else json.dumps(change)
+    key = f"{ROOT}/control/{name}"
     (reply,) = list(session.get(key, payload=payload, encoding="application/json", timeout=PATIENCE))
     if reply.err is not None:
         assert str(reply.err.encoding) == "application/json", reply.err.encoding
         (kind,) = json.loads(reply.err.payload.to_string())
         return kind
     assert str(reply.ok.encoding) == "application/json", reply.ok.encoding
-    return json.loads(reply.ok.payload.to_string())["rules"]
+    return json.loads(reply.ok.payload.to_string())
+
+
+def rules(session, change):
+    """The rules after a change, or the kind of its error."""
+    state = control(session, "rules", change)
+    return state if isinstance(state, str) else state["rules"]
 
 
 def rules_change_and_alerts_come(session):
     alerts = queue.Queue()
     subscriber = session.declare_subscriber(f"{ROOT}/alert/*/json", alerts.put)
-    assert change_rules(session, None) == change_rules(session, "get") == []
+    assert rules(session, None) == rules(session, "get") == []
     # Whatever the answer is, its probability is over this threshold.
     sure = {"name": "sure", "question": "Is there anything?", "threshold": 1e-30, "release_threshold": 0}
-    (added,) = change_rules(session, {"add": {**sure, "cameras": [CAMERA]}})
+    (added,) = rules(session, {"add": {**sure, "cameras": [CAMERA]}})
     assert added["min_duration_s"] == 0 and added["cameras"] == [CAMERA], added
     began = alerts.get(timeout=PATIENCE)
     assert str(began.key_expr) == f"{ROOT}/alert/sure/json", began.key_expr
@@ -230,13 +237,50 @@ def rules_change_and_alerts_come(session):
         ("delete", "bad_request"),
         ({"add": {**sure, "question": "x" * 2_000_000}}, "too_long"),
     ]:
-        assert change_rules(session, change) == kind, (change, kind)
-    assert change_rules(session, "get", f"{ROOT}/control/doors") == "bad_request"
-    assert change_rules(session, {"remove": "sure"}) == []
+        assert rules(session, change) == kind, (change, kind)
+    assert control(session, "doors", "get") == "bad_request"
+    assert rules(session, {"remove": "sure"}) == []
     ended = json.loads(alerts.get(timeout=PATIENCE).payload.to_string())
     assert ended["event"] == {"ended": "rule_changed"} and ended["began"] == began["frame"], ended
     assert alerts.empty()
     subscriber.undeclare()
+
+
+def captions_are_changed_in_one_order(session):
+    """Two controllers: each sees the other's change, and whose came last."""
+    states = {"captions": queue.Queue(), "rules": queue.Queue()}
+    subscribers = [
+        session.declare_subscriber(f"{ROOT}/control/{name}/json", states[name].put) for name in states
+    ]
+    before = control(session, "captions", None)
+    own = {"cameras": [CAMERA], "prompt": "What is there?", "prompt_id": "list"}
+    mine = control(session, "captions", {"set": own})
+    with open_session() as other:
+        theirs = control(other, "captions", {"set": {"cameras": [CAMERA], "period_s": 0.125}})
+    assert before["revision"] < mine["revision"] < theirs["revision"], (before, mine, theirs)
+    told = [json.loads(states["captions"].get(timeout=PATIENCE).payload.to_string()) for _ in range(2)]
+    assert told == [mine, theirs], told
+    (values,) = [values for values in theirs["cameras"] if values["camera"] == CAMERA]
+    assert values["prompt"] == own["prompt"] and values["period_s"] == 0.125 and not values["paused"], values
+    for change, kind in [
+        ({"set": {"cameras": ["attic"], "paused": True}}, "unknown_camera"),
+        ({"set": {"prompt": " "}}, "bad_request"),
+        ({"set": {"period_s": -1}}, "bad_request"),
+        ({"set": {"pause": True}}, "bad_request"),
+        ({"set": {"prompt": "x" * 9000}}, "too_long"),
+        ({"set": {"prompt": "x" * 70000}}, "too_long"),
+        ({"forget": []}, "bad_request"),
+    ]:
+        assert control(session, "captions", change) == kind, (change, kind)
+    after = control(session, "captions", {"reset": [CAMERA]})
+    assert after["cameras"] == before["cameras"], (before, after)
+    assert isinstance(control(session, "sessions", "get")["sessions"], list)
+    assert control(session, "sessions", {"end": {"name": "tour"}}) == "bad_request"
+    assert rules(session, "reset") == []
+    rules_then = json.loads(states["rules"].get(timeout=PATIENCE).payload.to_string())
+    assert rules_then["rules"] == [] and rules_then["revision"] > 0, rules_then
+    for subscriber in subscribers:
+        subscriber.undeclare()
 
 
 with open_session() as session:
@@ -248,5 +292,6 @@ with open_session() as session:
     postcard_questions_stream(session)
     errors_are_typed(session)
     rules_change_and_alerts_come(session)
+    captions_are_changed_in_one_order(session)
     # After all that nonsense it still answers.
     plain_questions_stream(session)

@@ -19,13 +19,18 @@ struct Daemon(Child);
 impl Daemon {
     /// Starts the daemon and waits until it is alive.
     fn start(endpoint: &str) -> Self {
+        Self::start_with(endpoint, &[])
+    }
+
+    /// The same with more arguments.
+    fn start_with(endpoint: &str, more: &[&str]) -> Self {
         let device = format!("device_name={DEVICE}");
         let camera = format!("{CAMERA}=test:");
         // Every frame is described, so that no test need wait until something happens.
         let all = "caption.change_threshold=0";
         let quiet = "log=error";
         let arguments = ["run", "--camera", &camera, "--listen", endpoint, "--set", &device];
-        let arguments = [&arguments[..], &["--set", all, "--set", quiet]].concat();
+        let arguments = [&arguments[..], &["--set", all, "--set", quiet], more].concat();
         let mut daemon = Self(service::daemon(&arguments).stderr(Stdio::inherit()).spawn().unwrap());
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = try_client(endpoint, None) {
@@ -125,6 +130,27 @@ fn the_daemon_serves_python_and_its_own_commands() {
     let nobody = command(&["status"]);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nobody.stderr).starts_with("mobilevlmd: no daemon answers at "));
+}
+
+#[test]
+fn changes_over_the_bus_outlast_the_daemon() {
+    let endpoint = free_endpoint();
+    let folder = std::env::temp_dir().join(format!("mobilevlm-kept-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let state = format!("state_dir={}", folder.display());
+    let run = |action: &str| {
+        let daemon = Daemon::start_with(&endpoint, &["--set", &state]);
+        python::run(&["bus/kept.py", &endpoint, DEVICE, CAMERA, action]);
+        daemon.terminate();
+    };
+    run("none");
+    run("change");
+    run("see");
+    std::fs::write(folder.join("changes.json"), "{").unwrap();
+    run("none");
+    let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["changes.json.damaged"]);
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use messages::{
     Alert, AlertEnd, AlertEvent, Answer, AnswerPiece, AskError, CameraPhase, CameraState, CameraStatus,
-    Caption, CaptionPiece, FrameChoice, FrameStamp, Rule, Rules, Status,
+    Caption, CaptionChange, CaptionPiece, CaptionSettings, Captioning, FrameChoice, FrameStamp, Rule,
+    RuleChange, Rules, SessionList, Status,
 };
 use mobilevlmd::bus::{Bus, BusInputs, Traffic};
 use mobilevlmd::camera::{Frame, PixelFormat, Wake};
+use mobilevlmd::changes::Kept;
 use mobilevlmd::config::{BusConfig, QuestionConfig};
-use mobilevlmd::engine::{Ask, AskSender, Event, Reply, RuleRequest, RuleSender};
+use mobilevlmd::engine::{Ask, AskSender, ControlRequest, ControlSender, Event, Reply};
 use tokio::sync::mpsc;
 
 use super::PATIENCE;
@@ -56,8 +58,9 @@ impl Daemon {
         let (asks, questions_in) = AskSender::channel(queue, Wake::default());
         let (events_out, events) = mpsc::channel(64);
         let question = QuestionConfig { queue, ..QuestionConfig::default() };
-        let (rules, changes) = RuleSender::channel(Wake::default());
-        bus.serve(Traffic { inputs: Arc::new(Inputs), asks, rules, events, question }).unwrap();
+        let (control, changes) = ControlSender::channel(Wake::default());
+        let kept = Kept::open(None);
+        bus.serve(Traffic { inputs: Arc::new(Inputs), asks, control, kept, events, question }).unwrap();
         let (engine, stop) = (Arc::new(Engine::default()), Arc::new(AtomicBool::new(false)));
         let answering = engine.clone();
         let stopping = stop.clone();
@@ -65,7 +68,7 @@ impl Daemon {
             std::thread::spawn(move || answering.answer(questions_in)),
             std::thread::spawn({
                 let events_out = events_out.clone();
-                move || change_rules(changes, &events_out)
+                move || make_changes(changes, &events_out)
             }),
             std::thread::spawn(move || describe(&events_out, &stopping)),
         ];
@@ -185,25 +188,54 @@ impl Engine {
     }
 }
 
-/// Keeps a list of rules. Every rule is on as long as it is in the list.
-fn change_rules(mut changes: mpsc::Receiver<RuleRequest>, events: &mpsc::Sender<Event>) {
-    let mut rules: Vec<Rule> = Vec::new();
-    while let Some(RuleRequest { change, reply }) = changes.blocking_recv() {
-        let changed = change.apply(&rules, &[CAMERA.into(), "dark".into()]);
-        if let Ok(changed) = &changed {
-            let ended = AlertEvent::Ended(AlertEnd::RuleChanged);
-            let gone = rules.iter().filter(|rule| !changed.contains(rule)).map(|rule| (rule, ended));
-            let new = changed.iter().filter(|rule| !rules.contains(rule));
-            for (rule, event) in gone.chain(new.map(|rule| (rule, AlertEvent::Began))) {
-                let (name, question) = (rule.name.clone(), rule.question.clone());
-                let alert = Alert { rule: name, question, event, frame: stamp(), ..Alert::default() };
-                let alert = Alert { model_id: "made-up".into(), p_yes: 0.75, began: stamp(), ..alert };
-                events.blocking_send(Event::Alert(Box::new(alert), Instant::now())).unwrap();
+/// Keeps rules and how cameras are described. Every rule is on as long as it is in the list; no session
+/// is open.
+fn make_changes(mut changes: mpsc::Receiver<ControlRequest>, events: &mpsc::Sender<Event>) {
+    let (mut rules, mut captions) = (Rules::default(), CaptionSettings::default());
+    let values = |camera: &str| Captioning {
+        camera: camera.into(),
+        prompt: "Describe the scene.".into(),
+        prompt_id: "scene".into(),
+        max_tokens: 48,
+        ..Captioning::default()
+    };
+    let configured = [values(CAMERA), values("dark")];
+    captions.cameras = configured.to_vec();
+    // Whoever asked may have left.
+    while let Some(request) = changes.blocking_recv() {
+        match request {
+            ControlRequest::Rules(change, outcome) => {
+                let revision = rules.revision + u64::from(change != RuleChange::Get);
+                let changed = change.apply(&rules.rules, &[], &[CAMERA.into(), "dark".into()]);
+                if let Ok(changed) = &changed {
+                    tell_alerts(&rules.rules, changed, events);
+                    rules = Rules { rules: changed.clone(), revision };
+                }
+                let _ = outcome.send(changed.map(|_| rules.clone()));
             }
-            rules = changed.clone();
+            ControlRequest::Captions(change, outcome) => {
+                let changed = change.apply(&captions.cameras, &configured);
+                if let Ok(cameras) = &changed {
+                    captions.revision += u64::from(change != CaptionChange::Get);
+                    captions.cameras.clone_from(cameras);
+                }
+                let _ = outcome.send(changed.map(|_| captions.clone()));
+            }
+            ControlRequest::Sessions(_, outcome) => drop(outcome.send(Ok(SessionList::default()))),
         }
-        // Whoever asked may have left.
-        let _ = reply.send(changed.map(|rules| Rules { rules }));
+    }
+}
+
+/// Ends the alerts of rules that are gone and begins those of new ones.
+fn tell_alerts(rules: &[Rule], changed: &[Rule], events: &mpsc::Sender<Event>) {
+    let ended = AlertEvent::Ended(AlertEnd::RuleChanged);
+    let gone = rules.iter().filter(|rule| !changed.contains(rule)).map(|rule| (rule, ended));
+    let new = changed.iter().filter(|rule| !rules.contains(rule));
+    for (rule, event) in gone.chain(new.map(|rule| (rule, AlertEvent::Began))) {
+        let (name, question) = (rule.name.clone(), rule.question.clone());
+        let alert = Alert { rule: name, question, event, frame: stamp(), ..Alert::default() };
+        let alert = Alert { model_id: "made-up".into(), p_yes: 0.75, began: stamp(), ..alert };
+        events.blocking_send(Event::Alert(Box::new(alert), Instant::now())).unwrap();
     }
 }
 

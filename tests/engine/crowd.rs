@@ -109,6 +109,7 @@ fn parts(files: &ModelFiles, pages: usize, queue: usize) -> (EngineParts<Cpu>, V
             },
             question: mobilevlmd::config::QuestionConfig { queue, ..config.question },
             rules: Vec::new(),
+            changes: Default::default(),
             foretold: None,
         },
     };

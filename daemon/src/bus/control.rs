@@ -1,19 +1,27 @@
 //! Changes while running: each query gets exactly one reply with the new state, or one error reply.
+//!
+//! One change is made after the other. When it is made it is kept for the next start and published, so
+//! that whoever else changes things sees it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use messages::keys::{Key, Name, Topic};
-use messages::{AskError, Format, Message, RuleChange, Rules, decode, encode};
+use messages::{
+    AskError, CaptionChange, CaptionSettings, Format, Message, RuleChange, Rules, SessionChange, SessionList,
+    decode, encode,
+};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::block_in_place;
 use zenoh::bytes::ZBytes;
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
+use super::publish::{Care, Publishers};
 use super::query::{log, refuse};
-use crate::engine::RuleSender;
+use crate::changes::{Changes, Kept};
+use crate::engine::{Change, ControlSender};
 
 /// Changes on their way at once; more are refused.
 const AT_ONCE: usize = 8;
@@ -24,20 +32,85 @@ const RETRY_AFTER_MS: u32 = 500;
 /// The engine takes a change in after the unit of work it is at, so this is far more than it needs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A kind of change as the bus carries it.
+trait Control: Change<State: Message> + Message + Default + PartialEq + Clone {
+    /// Last part of its key.
+    const KEY: &'static str;
+
+    /// Whether the state is published when it changed.
+    const IS_PUBLISHED: bool;
+
+    /// Keeps it for the next start; `state` is what there is now.
+    fn keep(&self, state: &Self::State, changes: &mut Changes);
+}
+
+impl Control for RuleChange {
+    const KEY: &'static str = "rules";
+    const IS_PUBLISHED: bool = true;
+
+    fn keep(&self, state: &Rules, changes: &mut Changes) {
+        changes.rules = (*self != Self::Reset).then(|| state.rules.clone());
+    }
+}
+
+impl Control for CaptionChange {
+    const KEY: &'static str = "captions";
+    const IS_PUBLISHED: bool = true;
+
+    fn keep(&self, state: &CaptionSettings, changes: &mut Changes) {
+        let (Self::Set(messages::NewCaptioning { cameras, .. }) | Self::Reset(cameras)) = self else {
+            return;
+        };
+        let names = state.cameras.iter().map(|values| &values.camera);
+        for name in names.filter(|name| cameras.is_empty() || cameras.contains(name)) {
+            match self {
+                Self::Set(new) => changes.captions.entry(name.clone()).or_default().take(new),
+                _ => drop(changes.captions.remove(name)),
+            }
+        }
+    }
+}
+
+impl Control for SessionChange {
+    const KEY: &'static str = "sessions";
+    const IS_PUBLISHED: bool = false;
+
+    /// Sessions end with the daemon.
+    fn keep(&self, _: &SessionList, _: &mut Changes) {}
+}
+
 /// What can be changed.
-const CONTROLS: [&str; 1] = ["rules"];
+const CONTROLS: [&str; 3] = [RuleChange::KEY, CaptionChange::KEY, SessionChange::KEY];
 
 /// Takes changes in.
 pub(super) struct Panel {
     device: Name,
-    rules: RuleSender,
+    control: ControlSender,
     at_once: Arc<Semaphore>,
+    /// Held while a change is made, so that all see the changes in one order.
+    ledger: Mutex<Ledger>,
     runtime: Handle,
 }
 
+/// Where changes are written down.
+struct Ledger {
+    kept: Kept,
+    publishers: Publishers,
+}
+
+/// A reply: its key, its bytes and their encoding.
+type Answer = (Key, Vec<u8>, String);
+
 impl Panel {
-    pub(super) fn new(device: Name, rules: RuleSender, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self { device, rules, at_once: Arc::new(Semaphore::new(AT_ONCE)), runtime })
+    pub(super) fn new(
+        device: Name,
+        control: ControlSender,
+        kept: Kept,
+        publishers: Publishers,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let ledger = Mutex::new(Ledger { kept, publishers });
+        Arc::new(Self { device, control, at_once: Arc::new(Semaphore::new(AT_ONCE)), ledger, runtime })
     }
 
     /// Listens on every name, so that an unknown one is answered too.
@@ -53,66 +126,124 @@ impl Panel {
         };
         let panel = self.clone();
         self.runtime.spawn(async move {
-            let outcome = panel.change(&query).await;
+            let outcome = panel.answer(&query).await;
             block_in_place(|| match outcome {
-                Ok((rules, format)) => panel.reply(&query, &rules, format),
+                Ok((key, bytes, encoding)) => {
+                    log(query.reply(key.to_string(), bytes).encoding(encoding).wait())
+                }
                 Err(error) => refuse(&query, &error),
             });
             drop(place);
         });
     }
 
-    /// Reads a change, hands it to the engine and waits for its answer.
-    async fn change(&self, query: &Query) -> Result<(Rules, Format), AskError> {
-        check_name(query)?;
-        let (change, format) = read(query)?;
-        let answer = self.rules.send(change)?;
+    async fn answer(&self, query: &Query) -> Result<Answer, AskError> {
+        let key = query.key_expr().as_str();
+        let name = key.rsplit('/').next().unwrap_or(key);
+        if name == RuleChange::KEY {
+            self.change::<RuleChange>(query).await
+        } else if name == CaptionChange::KEY {
+            self.change::<CaptionChange>(query).await
+        } else if name == SessionChange::KEY {
+            self.change::<SessionChange>(query).await
+        } else {
+            let name: String = name.chars().take(64).collect();
+            let reason = format!("there is no control \"{name}\"; there are: {}", CONTROLS.join(", "));
+            Err(AskError::BadRequest { reason })
+        }
+    }
+
+    /// Reads a change, has it made, writes it down and tells what there is then.
+    async fn change<C: Control>(&self, query: &Query) -> Result<Answer, AskError> {
+        let (change, format) = read::<C>(query)?;
+        let mut ledger = self.ledger.lock().await;
+        let state = self.make(change.clone()).await?;
+        let name = Name::new(C::KEY).map_err(|error| AskError::Internal { reason: error.to_string() })?;
+        let topic = Topic::Control(name);
+        // The default of every kind is to change nothing.
+        if change != C::default() {
+            block_in_place(|| ledger.note(&change, &state, topic.clone()));
+        }
+        let key = Key::new(self.device.clone(), topic);
+        Ok((key, encode(&state, format), <C::State as Message>::encoding(format)))
+    }
+
+    /// Hands a change to the engine and waits for its answer.
+    async fn make<C: Change>(&self, change: C) -> Result<C::State, AskError> {
+        let answer = self.control.send(change)?;
         match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(rules)) => Ok((rules?, format)),
+            Ok(Ok(state)) => state,
             Ok(Err(_)) => Err(AskError::Cancelled { reason: "the daemon is stopping".into() }),
             Err(_) => Err(AskError::Internal { reason: "the engine does not answer".into() }),
         }
     }
+}
 
-    fn reply(&self, query: &Query, rules: &Rules, format: Format) {
-        let Ok(name) = Name::new(CONTROLS[0]) else { return };
-        let key = Key::new(self.device.clone(), Topic::Control(name)).to_string();
-        log(query.reply(key, encode(rules, format)).encoding(Rules::encoding(format)).wait());
+impl Ledger {
+    fn note<C: Control>(&mut self, change: &C, state: &C::State, topic: Topic) {
+        if let Err(error) = self.kept.update(|changes| change.keep(state, changes)) {
+            tracing::warn!("{error}");
+        }
+        if C::IS_PUBLISHED {
+            self.publishers.put(topic, Care::Result, state);
+        }
     }
 }
 
-/// Whether there is what a query wants to change.
-fn check_name(query: &Query) -> Result<(), AskError> {
-    let key = query.key_expr().as_str();
-    let name = key.rsplit('/').next().unwrap_or(key);
-    if CONTROLS.contains(&name) {
-        return Ok(());
-    }
-    let name: String = name.chars().take(64).collect();
-    Err(AskError::BadRequest {
-        reason: format!("there is no control \"{name}\"; there are: {}", CONTROLS.join(", ")),
-    })
-}
-
-/// The change in a query, and the format it is in. No payload wants to see the rules; text is JSON.
-fn read(query: &Query) -> Result<(RuleChange, Format), AskError> {
+/// The change in a query, and the format it is in. No payload wants to see the state; text is JSON.
+fn read<C: Control>(query: &Query) -> Result<(C, Format), AskError> {
     let empty = ZBytes::new();
     let payload = query.payload().unwrap_or(&empty);
     let encoding = query.encoding().map(ToString::to_string).unwrap_or_default();
     let format = match encoding.split(';').next() {
         None | Some("" | "text/plain" | "zenoh/string" | "zenoh/bytes") => Format::Json,
-        _ => RuleChange::format(&encoding)?,
+        _ => C::format(&encoding)?,
     };
     if payload.is_empty() {
-        return Ok((RuleChange::Get, format));
+        return Ok((C::default(), format));
     }
     // Before the bytes are joined to one piece.
-    if payload.len() > RuleChange::MAX_BYTES {
+    if payload.len() > C::MAX_BYTES {
         return Err(AskError::TooLong {
             what: "change in bytes".into(),
             got: payload.len() as u64,
-            limit: RuleChange::MAX_BYTES as u64,
+            limit: C::MAX_BYTES as u64,
         });
     }
     Ok((decode(&payload.to_bytes(), format)?, format))
+}
+
+#[cfg(test)]
+mod tests {
+    use messages::{Captioning, NewCaptioning, Rule};
+
+    use super::*;
+
+    #[test]
+    fn only_what_differs_from_the_configuration_is_kept() {
+        let mut changes = Changes::default();
+        let rules = Rules { rules: vec![Rule::new("door", "Is the door open?")], revision: 1 };
+        RuleChange::Remove("dog".into()).keep(&rules, &mut changes);
+        assert_eq!(changes.rules.as_deref(), Some(rules.rules.as_slice()));
+        RuleChange::Reset.keep(&rules, &mut changes);
+        assert_eq!(changes, Changes::default());
+
+        let camera = |name: &str| Captioning { camera: name.into(), ..Captioning::default() };
+        let state = CaptionSettings { cameras: vec![camera("front"), camera("rear")], revision: 2 };
+        let new = |paused, prompt: Option<&str>| NewCaptioning {
+            paused,
+            prompt: prompt.map(str::to_owned),
+            ..NewCaptioning::default()
+        };
+        CaptionChange::Set(new(Some(true), None)).keep(&state, &mut changes);
+        let rear = NewCaptioning { cameras: vec!["rear".into()], ..new(None, Some("What moves?")) };
+        CaptionChange::Set(rear).keep(&state, &mut changes);
+        assert_eq!(changes.captions["front"], new(Some(true), None));
+        assert_eq!(changes.captions["rear"], new(Some(true), Some("What moves?")));
+        CaptionChange::Reset(vec!["front".into()]).keep(&state, &mut changes);
+        assert_eq!(changes.captions.keys().collect::<Vec<_>>(), ["rear"]);
+        CaptionChange::Reset(Vec::new()).keep(&state, &mut changes);
+        SessionChange::Get.keep(&SessionList::default(), &mut changes);
+        assert_eq!(changes, Changes::default());
+    }
 }

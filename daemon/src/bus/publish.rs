@@ -24,7 +24,7 @@ const STATUS: Duration = Duration::from_secs(1);
 
 /// How a message that meets a full link is treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Care {
+pub(super) enum Care {
     /// Waits, is not lost.
     Result,
     /// Waits, is not lost and goes before everything else.
@@ -54,7 +54,7 @@ impl Publishers {
     }
 
     /// Publishes a message and its twin. What cannot be sent is logged: nobody waits for an answer.
-    fn put<M: Message>(&mut self, topic: Topic, care: Care, message: &M) {
+    pub(super) fn put<M: Message>(&mut self, topic: Topic, care: Care, message: &M) {
         let sent = self.pair(topic, care).and_then(|pair| block_in_place(|| pair.put(message)));
         if let Err(error) = sent {
             tracing::warn!(message = M::NAME, %error, "not published");

@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_camera_that_falls_silent_is_opened_again() {
-        let (states, board) = states(&[Some(&[Act::Frame, Act::Frame]), Some(&[Act::Frame])], 6);
+        let (states, board) = states(&[Some(&[Act::Frame, Act::Frame]), Some(&[Act::Frame]), None], 6);
         use CameraPhase::{Live, Opening, Reopening, Stalled};
         assert_eq!(phases(&states), [Opening, Live, Stalled, Reopening, Opening, Live]);
         assert_eq!(states[2].reason, "no frame for 0.1 s");
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn damaged_frames_are_counted_and_never_shown() {
-        let (states, board) = states(&[Some(&[Act::Short, Act::Short, Act::Frame, Act::Short])], 3);
+        let (states, board) = states(&[Some(&[Act::Short, Act::Short, Act::Frame, Act::Short]), None], 3);
         assert_eq!(states[1].phase, CameraPhase::Live);
         assert!(states[2].reason.starts_with("no frame for 0.1 s; the last one was damaged: Grey"));
         let status = board.status();

@@ -93,6 +93,7 @@ impl<W: Write> Printer<W> {
             AlertEvent::Ended(AlertEnd::CameraGone) => "ends: the camera is gone",
             AlertEvent::Ended(AlertEnd::RuleChanged) => "ends: the rule was changed",
             AlertEvent::Ended(AlertEnd::Stopping) => "ends: the daemon stops",
+            AlertEvent::Ended(AlertEnd::Paused) => "ends: the camera is paused",
         };
         let percent = 100.0 * alert.p_yes;
         writeln!(self.out, "{end}{head}alert \"{rule}\" {event} ({question} yes: {percent:.0} %)")

@@ -34,10 +34,7 @@ impl ModelConfig {
     /// Where to keep what another start can use: [`ModelConfig::cache_dir`], else the first directory
     /// that systemd made for this service.
     pub fn cache_folder(&self) -> Option<PathBuf> {
-        if !self.cache_dir.as_os_str().is_empty() {
-            return Some(self.cache_dir.clone());
-        }
-        std::env::split_paths(&std::env::var_os("CACHE_DIRECTORY")?).find(|path| path.is_absolute())
+        super::folder(&self.cache_dir, "CACHE_DIRECTORY")
     }
 
     /// Types of weights, if the section is valid.

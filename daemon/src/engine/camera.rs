@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kernels::Device;
-use messages::{Caption, CaptionPiece, FrameStamp, Sampling, Timings};
+use messages::{Caption, CaptionPiece, Captioning, FrameStamp, Sampling, Timings};
 
 use super::Engine;
 use super::draft::Memory;
@@ -38,6 +38,10 @@ pub(super) struct Camera {
     pub(super) input: CameraInput,
     /// The picture described last.
     pub(super) scene: Option<Scene>,
+    /// What its frames are asked, and how often.
+    pub(super) captioning: Captioning,
+    /// [`Captioning::prompt_id`] of the caption being written.
+    asked: String,
     /// When its last picture began.
     pub(super) last_start: Option<Instant>,
     /// From this time on its next picture takes turns with questions.
@@ -51,9 +55,11 @@ pub(super) struct Camera {
 
 impl Camera {
     /// A camera whose first picture is owed at once.
-    pub(super) fn new(input: CameraInput, now: Instant) -> Self {
+    pub(super) fn new(input: CameraInput, captioning: Captioning, now: Instant) -> Self {
         Self {
             input,
+            captioning,
+            asked: String::new(),
             scene: None,
             last_start: None,
             owed_at: now,
@@ -64,8 +70,10 @@ impl Camera {
     }
 
     /// What the scheduler needs to know; `is_free` tells that it may begin a picture.
-    pub(super) fn view(&self, is_free: bool, period: Duration, now: Instant) -> CameraView {
+    pub(super) fn view(&self, is_free: bool, now: Instant) -> CameraView {
+        let period = Duration::try_from_secs_f64(self.captioning.period_s).unwrap_or_default();
         let is_due = is_free
+            && !self.captioning.paused
             && self.last_start.is_none_or(|start| now.duration_since(start) >= period)
             && self.sight.is_rested(now)
             && self.input.latest.has_new()
@@ -159,13 +167,14 @@ impl<D: Device> Engine<D> {
         for index in 0..self.cameras.len() {
             let purpose = Purpose::Caption { camera: index };
             let camera = &mut self.cameras[index];
-            if camera.scene.as_ref().is_none_or(|scene| scene.is_captioned)
+            if camera.captioning.paused
+                || camera.scene.as_ref().is_none_or(|scene| scene.is_captioned)
                 || self.jobs.iter().any(|job| job.purpose == purpose)
             {
                 continue;
             }
             let Some(mut scene) = camera.scene.take() else { continue };
-            let begun = self.begin_caption(&scene, purpose);
+            let begun = self.begin_caption(&scene, index);
             // Without pages it waits for those of others.
             scene.is_captioned = begun.is_ok() || !self.will_free_pages();
             if scene.is_captioned
@@ -177,23 +186,24 @@ impl<D: Device> Engine<D> {
         }
     }
 
-    fn begin_caption(&mut self, scene: &Scene, purpose: Purpose) -> Result<(), PassError> {
-        let prompt = after_image(&self.tokenizer, &[Turn::ask(&self.options.caption.prompt)]);
-        let max_tokens = self.options.caption.max_tokens;
+    fn begin_caption(&mut self, scene: &Scene, index: usize) -> Result<(), PassError> {
+        let captioning = &self.cameras[index].captioning;
+        let prompt = after_image(&self.tokenizer, &[Turn::ask(&captioning.prompt)]);
+        let max_tokens = captioning.max_tokens;
         let (sequence, max_tokens) = self.fork(&scene.sequence, prompt.len(), max_tokens)?;
+        let camera = &mut self.cameras[index];
+        camera.asked.clone_from(&camera.captioning.prompt_id);
         let sampler = Sampler::new(Sampling::default());
         let speech = Speech::new(&self.tokenizer, &[]);
-        let drafter = match (&self.options.foretold, purpose) {
-            (Some(text), _) => Memory::sure_of(text).drafter(),
-            (None, Purpose::Caption { camera }) if self.options.caption.drafts => {
-                self.cameras[camera].memory.drafter()
-            }
-            _ => None,
+        let drafter = match &self.options.foretold {
+            Some(text) => Memory::sure_of(text).drafter(),
+            None if self.options.caption.drafts => camera.memory.drafter(),
+            None => None,
         };
         self.start(
             sequence,
             Plan {
-                purpose,
+                purpose: Purpose::Caption { camera: index },
                 stamp: scene.stamp.clone(),
                 captured: scene.captured,
                 timings: scene.timings,
@@ -234,7 +244,7 @@ impl<D: Device> Engine<D> {
             text: job.text().to_owned(),
             frame: job.stamp.clone(),
             age_ms: millis(job.captured.elapsed()),
-            prompt_id: self.options.caption.prompt_id.clone(),
+            prompt_id: self.cameras[index].asked.clone(),
             model_id: self.options.model_id.clone(),
             tokens: job.tokens,
             timings: job.timings,

@@ -1,6 +1,6 @@
-//! Changes of the rules on their way to the engine, which answers each of them.
+//! Changes on their way to the engine, which makes them one after the other and answers each.
 
-use messages::{AskError, RuleChange, Rules};
+use messages::{AskError, CaptionChange, CaptionSettings, RuleChange, Rules, SessionChange, SessionList};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::camera::Wake;
@@ -11,34 +11,75 @@ const QUEUE: usize = 8;
 /// What a refused caller is told.
 const RETRY_AFTER_MS: u32 = 500;
 
-/// A change of the rules and where its answer goes.
+/// Where the answer to a change goes: what is there then, or why nothing was changed.
+pub type Outcome<S> = oneshot::Sender<Result<S, AskError>>;
+
+/// A change and where its answer goes.
 #[derive(Debug)]
-pub struct RuleRequest {
-    /// What is to be done.
-    pub change: RuleChange,
-    /// The rules there are then, or why nothing was changed.
-    pub reply: oneshot::Sender<Result<Rules, AskError>>,
+pub enum ControlRequest {
+    /// Of the rules.
+    Rules(RuleChange, Outcome<Rules>),
+    /// Of how cameras are described.
+    Captions(CaptionChange, Outcome<CaptionSettings>),
+    /// Of the sessions.
+    Sessions(SessionChange, Outcome<SessionList>),
 }
 
-/// The way to the engine for changes of the rules.
+/// A kind of change.
+pub trait Change {
+    /// What there is after it.
+    type State;
+
+    /// The request that carries it.
+    fn request(self, outcome: Outcome<Self::State>) -> ControlRequest;
+}
+
+impl Change for RuleChange {
+    type State = Rules;
+
+    fn request(self, outcome: Outcome<Rules>) -> ControlRequest {
+        ControlRequest::Rules(self, outcome)
+    }
+}
+
+impl Change for CaptionChange {
+    type State = CaptionSettings;
+
+    fn request(self, outcome: Outcome<CaptionSettings>) -> ControlRequest {
+        ControlRequest::Captions(self, outcome)
+    }
+}
+
+impl Change for SessionChange {
+    type State = SessionList;
+
+    fn request(self, outcome: Outcome<SessionList>) -> ControlRequest {
+        ControlRequest::Sessions(self, outcome)
+    }
+}
+
+/// The way to the engine for changes.
 #[derive(Clone, Debug)]
-pub struct RuleSender {
-    queue: mpsc::Sender<RuleRequest>,
+pub struct ControlSender {
+    queue: mpsc::Sender<ControlRequest>,
     wake: Wake,
 }
 
-impl RuleSender {
+impl ControlSender {
     /// A queue whose changes ring `wake`.
-    pub fn channel(wake: Wake) -> (Self, mpsc::Receiver<RuleRequest>) {
+    pub fn channel(wake: Wake) -> (Self, mpsc::Receiver<ControlRequest>) {
         let (queue, receiver) = mpsc::channel(QUEUE);
         (Self { queue, wake }, receiver)
     }
 
     /// Hands a change over without waiting. The answer comes through the receiver, which closes
     /// without one if the engine stops first.
-    pub fn send(&self, change: RuleChange) -> Result<oneshot::Receiver<Result<Rules, AskError>>, AskError> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.try_send(RuleRequest { change, reply }).map_err(|error| match error {
+    pub fn send<C: Change>(
+        &self,
+        change: C,
+    ) -> Result<oneshot::Receiver<Result<C::State, AskError>>, AskError> {
+        let (outcome, answer) = oneshot::channel();
+        self.queue.try_send(change.request(outcome)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AskError::Overloaded { retry_after_ms: RETRY_AFTER_MS },
             mpsc::error::TrySendError::Closed(_) => {
                 AskError::Cancelled { reason: "the daemon is stopping".into() }

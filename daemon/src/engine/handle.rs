@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 
 use super::Engine;
 use super::camera::CameraInput;
-use super::change::RuleSender;
+use super::change::ControlSender;
 use super::progress::Progress;
 use super::request::{AskSender, Event};
 use crate::camera::Wake;
+use crate::changes::Changes;
 use crate::config::{CaptionConfig, QuestionConfig};
 use crate::model::preprocess::Preprocessor;
 use crate::model::tokenizer::Tokenizer;
@@ -30,8 +31,10 @@ pub struct EngineOptions {
     pub caption: CaptionConfig,
     /// Defaults and limits of questions.
     pub question: QuestionConfig,
-    /// What is watched for, until it is changed.
+    /// What the configuration watches for.
     pub rules: Vec<Rule>,
+    /// What was changed of captions and rules before this start.
+    pub changes: Changes,
     /// For measurements: what every caption is foretold to be.
     pub foretold: Option<Vec<u32>>,
 }
@@ -72,7 +75,7 @@ pub enum EngineError {
 /// The running engine. Dropping it stops the thread and waits for its end.
 pub struct EngineHandle {
     asks: AskSender,
-    rules: RuleSender,
+    control: ControlSender,
     progress: Arc<Progress>,
     wake: Wake,
     thread: Option<JoinHandle<Result<(), EngineError>>>,
@@ -84,9 +87,9 @@ impl EngineHandle {
         self.asks.clone()
     }
 
-    /// The way in for changes of the rules.
-    pub fn rules(&self) -> RuleSender {
-        self.rules.clone()
+    /// The way in for changes.
+    pub fn control(&self) -> ControlSender {
+        self.control.clone()
     }
 
     /// What the engine tells of itself.
@@ -148,9 +151,9 @@ pub fn prepare<D: Device>(
     let (asks, questions) = AskSender::channel(parts.options.question.queue, wake.clone());
     let (events, receiver) = mpsc::channel(EVENTS);
     let progress = Arc::new(Progress::new(asks.admission()));
-    let (rules, changes) = RuleSender::channel(wake.clone());
+    let (control, changes) = ControlSender::channel(wake.clone());
     let engine = Engine::new(parts, (questions, changes), events, progress.clone())?;
-    Ok((ReadyEngine(engine), EngineHandle { asks, rules, progress, wake, thread: None }, receiver))
+    Ok((ReadyEngine(engine), EngineHandle { asks, control, progress, wake, thread: None }, receiver))
 }
 
 /// An engine that waits for a thread.

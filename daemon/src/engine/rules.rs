@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kernels::Device;
-use messages::{Alert, AlertEnd, AlertEvent, AskError, Rule, RuleStatus, Timings, TokenCounts};
+use messages::{Alert, AlertEnd, AlertEvent, AskError, Rule, RuleChange, RuleStatus, Timings, TokenCounts};
 use tokio::sync::mpsc;
 
 use super::Engine;
 use super::camera::stamp_of;
-use super::change::RuleRequest;
 use super::job::{Ear, Job, Plan, Purpose};
 use super::progress::millis;
 use super::request::Event;
@@ -33,7 +32,8 @@ pub(super) struct Rules {
     /// Rules set so far, which numbers them.
     count: u64,
     judge: Option<Arc<YesNo>>,
-    requests: mpsc::Receiver<RuleRequest>,
+    /// Changes so far.
+    revision: u64,
     /// Alerts that the bus had no room for.
     unsent: VecDeque<Event>,
 }
@@ -69,9 +69,9 @@ pub(super) struct Answer {
 
 impl Rules {
     /// No rules yet; `judge` reads the answers, if the vocabulary has any.
-    pub(super) fn new(judge: Option<YesNo>, requests: mpsc::Receiver<RuleRequest>) -> Self {
+    pub(super) fn new(judge: Option<YesNo>) -> Self {
         let (entries, unsent) = (Vec::new(), VecDeque::new());
-        Self { entries, count: 0, judge: judge.map(Arc::new), requests, unsent }
+        Self { entries, count: 0, judge: judge.map(Arc::new), revision: 0, unsent }
     }
 
     /// The rules in order.
@@ -114,15 +114,15 @@ impl Entry {
 }
 
 impl<D: Device> Engine<D> {
-    /// Takes in changes of the rules and answers them.
-    pub(super) fn admit_rule_changes(&mut self) {
-        while let Ok(RuleRequest { change, reply }) = self.rules.requests.try_recv() {
+    /// Changes the list of rules.
+    pub(super) fn change_rules(&mut self, change: RuleChange) -> Result<messages::Rules, AskError> {
+        if change != RuleChange::Get {
             let known: Vec<_> = self.cameras.iter().map(|camera| camera.input.name.clone()).collect();
-            let changed = change.apply(&self.rules.list(), &known).and_then(|rules| self.set_rules(rules));
-            let answer = changed.map(|()| messages::Rules { rules: self.rules.list() });
-            // Whoever does not wait for the answer has their change all the same.
-            let _ = reply.send(answer);
+            let changed = change.apply(&self.rules.list(), &self.options.rules, &known)?;
+            self.set_rules(changed)?;
+            self.rules.revision += 1;
         }
+        Ok(messages::Rules { rules: self.rules.list(), revision: self.rules.revision })
     }
 
     /// Replaces the rules, which are checked. Those that do not change keep their state, the alerts of
@@ -187,6 +187,9 @@ impl<D: Device> Engine<D> {
     /// Puts every rule to every picture that it was not put to yet.
     pub(super) fn begin_rules(&mut self) {
         for camera in 0..self.cameras.len() {
+            if self.is_paused(camera) {
+                continue;
+            }
             if let Some(scene) = self.cameras[camera].scene.take() {
                 self.put_rules(camera, &scene);
                 self.cameras[camera].scene = Some(scene);

@@ -142,6 +142,12 @@ impl<K: Copy, P> Sessions<K, P> {
         self.open.len()
     }
 
+    /// Camera, name, turns in view and whether a question is being answered, of each in its order.
+    pub(super) fn list(&self) -> impl Iterator<Item = (usize, &str, usize, bool)> {
+        let open = self.open.iter();
+        open.map(|session| (session.camera, session.name.as_str(), session.turns.len(), session.is_busy))
+    }
+
     /// Pages kept for all of them together.
     pub(super) fn pages(&self) -> usize {
         self.open.iter().filter_map(|session| session.kept).map(|kept| kept.pages).sum()

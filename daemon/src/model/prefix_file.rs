@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use kernels::{Device, KvShape, PAGE};
@@ -14,6 +14,7 @@ use kernels::{Device, KvShape, PAGE};
 use super::kv_cache::{OutOfPages, Sequence};
 use super::pass::Pass;
 use super::{Input, MobileVlm, PassError};
+use crate::whole_file;
 
 /// Name of the file in its folder.
 const NAME: &str = "prefix.kv";
@@ -104,12 +105,7 @@ impl<D: Device> MobileVlm<D> {
             file.extend_from_slice(&page);
         }
         file.extend_from_slice(&crc32fast::hash(&file).to_le_bytes());
-        let draft = folder.join(format!("{NAME}.{}", std::process::id()));
-        replace(&path, &draft, &file).map_err(|source| {
-            // It is of no use, and may not even be there.
-            let _ = fs::remove_file(&draft);
-            PrefixError::Io { path, source }
-        })
+        whole_file::write(&path, &file).map_err(|source| PrefixError::Io { path, source })
     }
 
     /// Makes the empty `sequence` hold the positions of `ids` from the file in `folder`. Returns whether
@@ -222,14 +218,6 @@ fn check(mut file: impl Read, header: &[u8], len: usize) -> Result<Vec<u8>, Unus
     }
     rest.truncate(len);
     Ok(rest)
-}
-
-/// Writes `bytes` to `draft` and makes that `path`.
-fn replace(path: &Path, draft: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(draft, path)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::ServiceError;
 use crate::camera::Wake;
+use crate::changes::Changes;
 use crate::config::{Config, ModelConfig};
 use crate::engine::{self, CameraInput, EngineHandle, EngineOptions, EngineParts, Event};
 use crate::model::files::{ModelFiles, ModelSource};
@@ -33,23 +34,23 @@ pub(super) fn open(config: &ModelConfig) -> Result<Loading, ServiceError> {
 }
 
 impl Loading {
-    /// Loads the weights and starts the engine.
+    /// Loads the weights and starts the engine, on what was changed before.
     pub(super) fn start(
         self,
-        config: &Config,
+        (config, changes): (&Config, &Changes),
         cameras: Vec<CameraInput>,
         wake: Wake,
     ) -> Result<Started, ServiceError> {
         match is_reference(&config.model) {
-            true => self.start_on(Reference, config, cameras, wake),
-            false => self.start_on(cpu(&config.model), config, cameras, wake),
+            true => self.start_on(Reference, (config, changes), cameras, wake),
+            false => self.start_on(cpu(&config.model), (config, changes), cameras, wake),
         }
     }
 
     fn start_on<D: Device + 'static>(
         self,
         device: D,
-        config: &Config,
+        (config, changes): (&Config, &Changes),
         cameras: Vec<CameraInput>,
         wake: Wake,
     ) -> Result<Started, ServiceError> {
@@ -77,6 +78,7 @@ impl Loading {
                 caption: config.caption.clone(),
                 question: config.question.clone(),
                 rules: config.rules.clone(),
+                changes: changes.clone(),
                 foretold: None,
             },
         };

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    AlertEnd, AlertEvent, CameraPhase, CameraStatus, Constraint, FrameChoice, FrameStamp, Rule, RulePhase,
-    RuleStatus, Sampling, Session,
+    AlertEnd, AlertEvent, CameraPhase, CameraStatus, Captioning, Constraint, FrameChoice, FrameStamp,
+    NewCaptioning, Rule, RulePhase, RuleStatus, Sampling, Session, SessionName, SessionState,
 };
 
 fn stamp() -> FrameStamp {
@@ -29,6 +29,16 @@ fn question(frame: FrameChoice) -> Question {
         constraint: Some(Constraint::Choices(vec!["yes".into(), "no".into()])),
         ..Question::new("Is the door open?")
     }
+}
+
+fn caption_settings() -> CaptionSettings {
+    let values = Captioning { camera: "front".into(), prompt: "Look.".into(), ..Captioning::default() };
+    CaptionSettings { cameras: vec![values], revision: 3 }
+}
+
+fn caption_change() -> CaptionChange {
+    let prompt = Some("What moves?".into());
+    CaptionChange::Set(NewCaptioning { prompt, period_s: Some(0.5), ..NewCaptioning::default() })
 }
 
 fn status() -> Status {
@@ -116,11 +126,20 @@ fn every_message_survives_both_formats() {
     round_trip(&CaptionPiece { frame: stamp(), index: 2, text: " box".into() });
     round_trip(&status());
     round_trip(&CameraState::default());
-    for end in [AlertEnd::Answer, AlertEnd::CameraGone, AlertEnd::RuleChanged, AlertEnd::Stopping] {
+    for end in
+        [AlertEnd::Answer, AlertEnd::CameraGone, AlertEnd::RuleChanged, AlertEnd::Stopping, AlertEnd::Paused]
+    {
         round_trip(&alert(AlertEvent::Ended(end)));
     }
     round_trip(&alert(AlertEvent::Began));
-    round_trip(&Rules { rules: rules() });
+    round_trip(&Rules { rules: rules(), revision: 3 });
+    round_trip(&RuleChange::Reset);
+    round_trip(&caption_settings());
+    round_trip(&caption_change());
+    round_trip(&CaptionChange::Reset(vec!["front".into()]));
+    let session = SessionState { camera: "front".into(), name: "tour".into(), turns: 3, is_busy: true };
+    round_trip(&SessionList { sessions: vec![session] });
+    round_trip(&SessionChange::End(SessionName { camera: "front".into(), name: "tour".into() }));
     round_trip(&RuleChange::Get);
     round_trip(&RuleChange::Set(rules()));
     round_trip(&RuleChange::Add(rules().remove(1)));
@@ -260,7 +279,9 @@ fn mutated_bytes_do_no_harm() {
     hostile(&status(), state);
     hostile(&alert(AlertEvent::Ended(AlertEnd::Answer)), state);
     hostile(&RuleChange::Set(rules()), state);
-    hostile(&Rules { rules: rules() }, state);
+    hostile(&Rules { rules: rules(), revision: 3 }, state);
+    hostile(&caption_settings(), state);
+    hostile(&caption_change(), state);
     hostile(&question(FrameChoice::Picture(vec![7; 40])), state);
     for constraint in constraints() {
         hostile(&Question { constraint: Some(constraint), ..question(FrameChoice::Latest) }, state);

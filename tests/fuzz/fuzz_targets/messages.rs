@@ -5,7 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use messages::keys::Key;
 use messages::{
-    Alert, AnswerPiece, AskError, CameraState, Caption, CaptionPiece, Format, Message, Question, RuleChange, Rules, Status,
+    Alert, AnswerPiece, AskError, CameraState, Caption, CaptionChange, CaptionPiece, CaptionSettings, Format, Message,
+    Question, RuleChange, Rules, SessionChange, SessionList, Status,
     decode, encode,
 };
 
@@ -30,6 +31,10 @@ fuzz_target!(|bytes: &[u8]| {
     read::<Alert>(bytes);
     read::<Rules>(bytes);
     read::<RuleChange>(bytes);
+    read::<CaptionChange>(bytes);
+    read::<CaptionSettings>(bytes);
+    read::<SessionChange>(bytes);
+    read::<SessionList>(bytes);
     if let Ok(question) = decode::<Question>(bytes, Format::Json) {
         // Checking says yes or no, nothing else.
         let _ = question.check();

@@ -138,6 +138,7 @@ impl<'a, D: Device + 'static> Stand<'a, D> {
                 caption: CaptionConfig { drafts: setup.foretold.is_some(), ..self.caption.clone() },
                 question: QuestionConfig { deadline_s: PATIENCE.as_secs_f64(), ..QuestionConfig::default() },
                 rules: rules.collect(),
+                changes: Default::default(),
                 foretold: setup.foretold.clone(),
             },
         };
