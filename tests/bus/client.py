@@ -12,6 +12,7 @@ import struct
 import sys
 
 import zenoh
+import zenoh.ext
 
 ENDPOINT, DEVICE, CAMERA = sys.argv[1:]
 ROOT = f"mobilevlm/{DEVICE}"
@@ -73,6 +74,16 @@ def captions_come(session):
     piece = json.loads(seen["caption/partial/json"].get(timeout=PATIENCE).payload.to_string())
     assert piece["frame"]["camera"] == CAMERA and isinstance(piece["text"], str), piece
     for subscriber in subscribers:
+        subscriber.undeclare()
+
+
+def late_subscribers_get_what_was_said_last(session):
+    """The state of a camera is published when it changes, so only what is kept can come."""
+    for key in [f"{ROOT}/camera/*/state/json", f"{ROOT}/camera/{CAMERA}/caption/json"]:
+        got = queue.Queue()
+        history = zenoh.ext.HistoryConfig(max_samples=1, detect_late_publishers=True)
+        subscriber = zenoh.ext.declare_advanced_subscriber(session, key, got.put, history=history)
+        json.loads(got.get(timeout=PATIENCE).payload.to_string())
         subscriber.undeclare()
 
 
@@ -286,6 +297,7 @@ def captions_are_changed_in_one_order(session):
 with open_session() as session:
     the_daemon_shows_itself(session)
     captions_come(session)
+    late_subscribers_get_what_was_said_last(session)
     jpeg = frames_are_pictures(session)
     plain_questions_stream(session)
     json_questions_stream(session, jpeg)

@@ -12,6 +12,7 @@ use messages::{
 use zenoh::query::{ConsolidationMode, Reply, ReplyError};
 use zenoh::sample::{Sample, SourceInfo};
 use zenoh::{Session, Wait};
+use zenoh_ext::{AdvancedSubscriberBuilderExt, HistoryConfig, RecoveryConfig};
 
 use super::{BusError, session};
 
@@ -212,12 +213,18 @@ impl Client {
         self.one(self.key(Topic::State(name.clone())))?;
         let (sender, receiver) = std::sync::mpsc::sync_channel(BACKLOG);
         let (other, third) = (sender.clone(), sender.clone());
-        let alerts = self.session.declare_subscriber(self.key(Topic::Alert(Name::any())));
-        let _alerts =
-            alerts.callback(move |sample| drop(third.send(read(sample).map(Seen::Alert)))).wait()?;
-        let captions = self.session.declare_subscriber(self.key(Topic::Caption(name.clone())));
-        let _captions =
-            captions.callback(move |sample| drop(sender.send(read(sample).map(Seen::Caption)))).wait()?;
+        // What was said last comes first.
+        let kept = |topic| {
+            let subscriber = self.session.declare_subscriber(self.key(topic));
+            let history = HistoryConfig::default().max_samples(1).detect_late_publishers();
+            subscriber.history(history).recovery(RecoveryConfig::default().heartbeat())
+        };
+        let _alerts = kept(Topic::Alert(Name::any()))
+            .callback(move |sample| drop(third.send(read(sample).map(Seen::Alert))))
+            .wait()?;
+        let _captions = kept(Topic::Caption(name.clone()))
+            .callback(move |sample| drop(sender.send(read(sample).map(Seen::Caption))))
+            .wait()?;
         let _pieces = if pieces {
             let pieces = self.session.declare_subscriber(self.key(Topic::CaptionPartial(name)));
             Some(pieces.callback(move |sample| drop(other.try_send(read(sample).map(Seen::Piece)))).wait()?)

@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 use zenoh::pubsub::Publisher;
 use zenoh::qos::{CongestionControl, Priority, Reliability};
 use zenoh::{Session, Wait};
+use zenoh_ext::{AdvancedPublisher, AdvancedPublisherBuilderExt, CacheConfig, MissDetectionConfig};
 
 use super::BusInputs;
 use crate::engine::Event;
@@ -22,12 +23,15 @@ const STATES: Duration = Duration::from_millis(200);
 /// How often the status is published.
 const STATUS: Duration = Duration::from_secs(1);
 
+/// How soon a subscriber learns that it missed the last message, if no other follows.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
 /// How a message that meets a full link is treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Care {
-    /// Waits, is not lost.
+    /// Waits, is not lost, and is kept for those who come late.
     Result,
-    /// Waits, is not lost and goes before everything else.
+    /// The same, and goes before everything else.
     Alert,
     /// Is dropped, and not even written if nobody listens.
     Passing,
@@ -35,9 +39,17 @@ pub(super) enum Care {
 
 /// A message's key and its JSON twin.
 struct Pair {
-    postcard: Publisher<'static>,
-    json: Option<Publisher<'static>>,
-    care: Care,
+    postcard: Speaker,
+    json: Option<Speaker>,
+}
+
+/// How one key is spoken on.
+enum Speaker {
+    /// What was said last is kept for subscribers who come late, and numbered, so that they notice what
+    /// they miss. To all others it is a plain publication.
+    Kept(Box<AdvancedPublisher<'static>>),
+    /// Nothing is said while nobody listens.
+    Passing(Publisher<'static>),
 }
 
 /// Publishers by topic, declared when first needed.
@@ -64,25 +76,10 @@ impl Publishers {
     fn pair(&mut self, topic: Topic, care: Care) -> zenoh::Result<&Pair> {
         if !self.pairs.contains_key(&topic) {
             let key = Key::new(self.device.clone(), topic.clone());
-            let declare = |key: String| {
-                let publisher = self.session.declare_publisher(key);
-                match care {
-                    Care::Result => publisher
-                        .congestion_control(CongestionControl::Block)
-                        .reliability(Reliability::Reliable),
-                    Care::Alert => publisher
-                        .congestion_control(CongestionControl::Block)
-                        .priority(Priority::InteractiveHigh)
-                        .reliability(Reliability::Reliable),
-                    Care::Passing => publisher
-                        .congestion_control(CongestionControl::Drop)
-                        .reliability(Reliability::BestEffort),
-                }
-                .wait()
-            };
-            let postcard = declare(key.to_string())?;
-            let json = if self.json { Some(declare(key.json().to_string())?) } else { None };
-            self.pairs.insert(topic.clone(), Pair { postcard, json, care });
+            let postcard = Speaker::declare(&self.session, key.to_string(), care)?;
+            let twin = || Speaker::declare(&self.session, key.json().to_string(), care);
+            let json = self.json.then(twin).transpose()?;
+            self.pairs.insert(topic.clone(), Pair { postcard, json });
         }
         Ok(&self.pairs[&topic])
     }
@@ -92,13 +89,48 @@ impl Pair {
     /// Sends in both formats. It may wait for a full link, so it must not run on a worker thread.
     fn put<M: Message>(&self, message: &M) -> zenoh::Result<()> {
         let twins = [(Some(&self.postcard), Format::Postcard), (self.json.as_ref(), Format::Json)];
-        for (publisher, format) in twins {
-            let Some(publisher) = publisher else { continue };
-            if self.care != Care::Passing || publisher.matching_status().wait()?.matching() {
-                publisher.put(encode(message, format)).encoding(M::encoding(format)).wait()?;
+        for (speaker, format) in twins {
+            let Some(speaker) = speaker else { continue };
+            if speaker.is_heard()? {
+                speaker.put(encode(message, format), M::encoding(format))?;
             }
         }
         Ok(())
+    }
+}
+
+impl Speaker {
+    fn declare(session: &Session, key: String, care: Care) -> zenoh::Result<Self> {
+        let publisher = session.declare_publisher(key);
+        if care == Care::Passing {
+            let publisher =
+                publisher.congestion_control(CongestionControl::Drop).reliability(Reliability::BestEffort);
+            return Ok(Self::Passing(publisher.wait()?));
+        }
+        let priority = if care == Care::Alert { Priority::InteractiveHigh } else { Priority::Data };
+        let publisher = publisher
+            .congestion_control(CongestionControl::Block)
+            .priority(priority)
+            .reliability(Reliability::Reliable)
+            .sample_miss_detection(MissDetectionConfig::default().sporadic_heartbeat(HEARTBEAT))
+            .cache(CacheConfig::default().max_samples(1))
+            .publisher_detection();
+        Ok(Self::Kept(Box::new(publisher.wait()?)))
+    }
+
+    /// Whether it is of use to speak: what is kept is for those who come later, too.
+    fn is_heard(&self) -> zenoh::Result<bool> {
+        match self {
+            Self::Kept(_) => Ok(true),
+            Self::Passing(publisher) => Ok(publisher.matching_status().wait()?.matching()),
+        }
+    }
+
+    fn put(&self, bytes: Vec<u8>, encoding: String) -> zenoh::Result<()> {
+        match self {
+            Self::Kept(publisher) => publisher.put(bytes).encoding(encoding).wait(),
+            Self::Passing(publisher) => publisher.put(bytes).encoding(encoding).wait(),
+        }
     }
 }
 
