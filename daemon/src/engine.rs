@@ -62,7 +62,7 @@ use session::Sessions;
 use unit::Pace;
 
 pub use camera::CameraInput;
-pub use change::{Change, ControlRequest, ControlSender, Outcome};
+pub use change::{Change, ControlRequest, ControlSender, Settled};
 pub use handle::{EngineError, EngineHandle, EngineOptions, EngineParts, ReadyEngine, prepare, spawn};
 pub use kind::{Kind, UnitFigures, UnitTimes};
 pub use progress::{CameraReport, Progress, Report, Waits};

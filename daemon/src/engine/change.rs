@@ -12,17 +12,17 @@ const QUEUE: usize = 8;
 const RETRY_AFTER_MS: u32 = 500;
 
 /// Where the answer to a change goes: what is there then, or why nothing was changed.
-pub type Outcome<S> = oneshot::Sender<Result<S, AskError>>;
+pub type Settled<S> = oneshot::Sender<Result<S, AskError>>;
 
 /// A change and where its answer goes.
 #[derive(Debug)]
 pub enum ControlRequest {
     /// Of the rules.
-    Rules(RuleChange, Outcome<Rules>),
+    Rules(RuleChange, Settled<Rules>),
     /// Of how cameras are described.
-    Captions(CaptionChange, Outcome<CaptionSettings>),
+    Captions(CaptionChange, Settled<CaptionSettings>),
     /// Of the sessions.
-    Sessions(SessionChange, Outcome<SessionList>),
+    Sessions(SessionChange, Settled<SessionList>),
 }
 
 /// A kind of change.
@@ -31,13 +31,13 @@ pub trait Change {
     type State;
 
     /// The request that carries it.
-    fn request(self, outcome: Outcome<Self::State>) -> ControlRequest;
+    fn request(self, outcome: Settled<Self::State>) -> ControlRequest;
 }
 
 impl Change for RuleChange {
     type State = Rules;
 
-    fn request(self, outcome: Outcome<Rules>) -> ControlRequest {
+    fn request(self, outcome: Settled<Rules>) -> ControlRequest {
         ControlRequest::Rules(self, outcome)
     }
 }
@@ -45,7 +45,7 @@ impl Change for RuleChange {
 impl Change for CaptionChange {
     type State = CaptionSettings;
 
-    fn request(self, outcome: Outcome<CaptionSettings>) -> ControlRequest {
+    fn request(self, outcome: Settled<CaptionSettings>) -> ControlRequest {
         ControlRequest::Captions(self, outcome)
     }
 }
@@ -53,7 +53,7 @@ impl Change for CaptionChange {
 impl Change for SessionChange {
     type State = SessionList;
 
-    fn request(self, outcome: Outcome<SessionList>) -> ControlRequest {
+    fn request(self, outcome: Settled<SessionList>) -> ControlRequest {
         ControlRequest::Sessions(self, outcome)
     }
 }

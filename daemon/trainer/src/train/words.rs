@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn every_word_is_one_piece() {
         let files = builtin::open().expect("the built-in model");
-        let tokenizer = files.tokenizer().expect("it has one");
+        let tokenizer = Tokenizer::of_model(&files).expect("it has one");
         assert_eq!(words().len(), THIRDS.end);
         let ids: Vec<_> = words().into_iter().map(|word| tokenizer.encode(word)).collect();
         assert!(ids[1..].iter().all(|ids| ids.len() == 1), "{ids:?}");
