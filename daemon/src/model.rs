@@ -226,9 +226,18 @@ impl<D: Device> MobileVlm<D> {
         self.vision.embed(&self.device, pixels);
     }
 
-    /// Block `index` of the vision tower.
-    pub fn image_block(&mut self, index: usize) {
-        self.vision.block(&self.device, index);
+    /// Halves of the blocks of the vision tower: attention and the MLP of each in turn.
+    pub fn image_halves(&self) -> usize {
+        2 * self.vision_blocks()
+    }
+
+    /// The half `index`, below [`MobileVlm::image_halves`].
+    pub fn image_half(&mut self, index: usize) {
+        if index.is_multiple_of(2) {
+            self.vision.attention(&self.device, index / 2);
+        } else {
+            self.vision.mlp(&self.device, index / 2);
+        }
     }
 
     /// Features and visual tokens, which stay until the next picture is finished.
@@ -241,8 +250,8 @@ impl<D: Device> MobileVlm<D> {
     /// All units of a picture.
     pub fn encode(&mut self, pixels: &[f32]) -> Encoded<'_, D> {
         self.begin_image(pixels);
-        for index in 0..self.vision_blocks() {
-            self.image_block(index);
+        for index in 0..self.image_halves() {
+            self.image_half(index);
         }
         self.finish_image()
     }

@@ -131,8 +131,8 @@ impl<D: Device> Bench<D> {
         let mut clock = UnitClock::start();
         self.model.begin_image(&self.pixels);
         clock.unit();
-        for index in 0..self.model.vision_blocks() {
-            self.model.image_block(index);
+        for index in 0..self.model.image_halves() {
+            self.model.image_half(index);
             clock.unit();
         }
         let encoded = self.model.finish_image();

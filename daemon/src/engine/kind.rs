@@ -13,7 +13,7 @@ pub enum Kind {
     Picture,
     /// Resizes it and embeds its patches.
     Patches,
-    /// A block of the vision tower.
+    /// Half a block of the vision tower, or several.
     Block,
     /// The projector.
     Projector,

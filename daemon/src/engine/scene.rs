@@ -60,7 +60,7 @@ pub(super) struct Encoding {
 enum Stage {
     /// The picture is resized and its patches are embedded.
     Patches,
-    /// This block of the tower is next.
+    /// This half of a block of the tower is next.
     Block(usize),
     /// The projector is next.
     Projector,
@@ -131,9 +131,9 @@ impl Encoding {
                 model.begin_image(pixels);
                 Stage::Block(0)
             }
-            Stage::Block(index) => {
-                model.image_block(index);
-                if index + 1 < model.vision_blocks() { Stage::Block(index + 1) } else { Stage::Projector }
+            Stage::Block(half) => {
+                model.image_half(half);
+                if half + 1 < model.image_halves() { Stage::Block(half + 1) } else { Stage::Projector }
             }
             Stage::Projector => {
                 model.finish_image();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub(super) const UNIT: Duration = Duration::from_millis(8);
 
 /// A pass without prompts is not suspended as long as it keeps below this.
-pub(super) const STEP: Duration = Duration::from_millis(32);
+pub(super) const STEP: Duration = Duration::from_millis(28);
 
 /// A layer takes no longer, or a pass has fewer rows. It cannot be suspended, so this leaves room for
 /// a machine that is slow for a moment.

@@ -163,8 +163,8 @@ impl<D: Device> Vision<D> {
         std::mem::swap(&mut self.x, &mut self.normed);
     }
 
-    /// Block `index`: attention, then the MLP, each with a norm before and a residual around.
-    pub fn block(&mut self, device: &D, index: usize) {
+    /// The first half of block `index`: attention, with a norm before and a residual around.
+    pub fn attention(&mut self, device: &D, index: usize) {
         let eps = self.config.eps;
         let block = &self.weights.blocks[index];
         let (x, normed) = (&mut self.x, &mut self.normed);
@@ -176,6 +176,13 @@ impl<D: Device> Vision<D> {
         device.attention(&self.q, &self.k, &self.v, self.config.heads, &mut self.mixed);
         device.matmul(&self.mixed, &block.out.weight, Some(&block.out.bias), normed);
         device.add(x, normed);
+    }
+
+    /// The second half of block `index`: the MLP, with a norm before and a residual around.
+    pub fn mlp(&mut self, device: &D, index: usize) {
+        let eps = self.config.eps;
+        let block = &self.weights.blocks[index];
+        let (x, normed) = (&mut self.x, &mut self.normed);
 
         device.layer_norm(x, &block.norm2.weight, &block.norm2.bias, eps, normed);
         device.matmul(normed, &block.fc1.weight, Some(&block.fc1.bias), &mut self.wide); // (1 + patches, mlp)
