@@ -14,7 +14,7 @@ struct Args {
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Steps of the whole run
-    #[arg(long, default_value_t = 8000)]
+    #[arg(long, default_value_t = 6600)]
     steps: u32,
     /// Stop after this many steps, to go on another time
     #[arg(long)]
@@ -26,7 +26,7 @@ struct Args {
     #[arg(long, default_value_t = 3)]
     captions: usize,
     /// Questions about a scene at most
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 12)]
     questions: usize,
     /// Learning rate at its highest
     #[arg(long, default_value_t = 6e-4)]
