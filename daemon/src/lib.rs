@@ -11,6 +11,7 @@ pub mod camera;
 pub mod model;
 pub mod engine;
 pub mod bus;
+pub mod ros;
 
 pub mod bench;
 pub mod changes;
