@@ -3,6 +3,7 @@
 mod allocation;
 mod answers;
 mod batch;
+mod blocks;
 mod bench;
 mod bus;
 mod camera;

@@ -2,17 +2,26 @@
 //! reproducible.
 
 mod cases;
-mod formats;
 mod rows;
 mod stored;
 
 use cases::{Bound, Case, Op, small};
-use kernels::{Cpu, CpuOptions, Device, Reference};
+use kernels::{Cpu, CpuOptions, Device, IsaLevel, Reference};
 
-/// A CPU device for each instruction set of this machine.
+/// The instruction sets to try: all this machine has, or those that `PARITY_LEVELS` names, which it
+/// then must have.
+fn levels() -> Vec<IsaLevel> {
+    let available = Cpu::available();
+    let Ok(names) = std::env::var("PARITY_LEVELS") else { return available };
+    let level = |name: &str| name.parse().unwrap_or_else(|error| panic!("PARITY_LEVELS: {error}"));
+    let levels: Vec<IsaLevel> = names.split(',').map(level).collect();
+    assert!(levels.iter().all(|level| available.contains(level)), "{levels:?} of {available:?}");
+    levels
+}
+
+/// A CPU device for each instruction set to try.
 fn devices(threads: usize) -> Vec<Cpu> {
-    let make = |level| Cpu::new(CpuOptions { threads, isa_cap: Some(level) });
-    Cpu::available().into_iter().map(make).collect()
+    levels().into_iter().map(|level| Cpu::new(CpuOptions { threads, isa_cap: Some(level) })).collect()
 }
 
 /// Fails if a result is not what it should be, naming the case and the worst number.

@@ -4,7 +4,7 @@ use kernels::{Cpu, CpuOptions, Device, KvDtype};
 
 use crate::cases::sequences::{Heads, Sequence, attend};
 use crate::cases::{Bound, Case, small};
-use crate::{check, devices};
+use crate::{check, devices, levels};
 
 /// Cases with several rows that do not look at each other.
 fn cases_by_row() -> impl Iterator<Item = Case> {
@@ -57,7 +57,7 @@ fn poison_stays_in_its_row() {
 
 #[test]
 fn threads_do_not_change_bits() {
-    for level in Cpu::available() {
+    for level in levels() {
         let device = |threads| Cpu::new(CpuOptions { threads, isa_cap: Some(level) });
         let (one, others) = (device(1), [device(2), device(3), device(7)]);
         for case in small() {

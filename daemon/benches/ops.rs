@@ -1,11 +1,11 @@
 //! Times operations at the dimensions of MobileVLM 1.7B on every instruction set this processor has,
 //! matrix products beside candle's in the same run.
 //!
-//! `cargo bench -p mobilevlm-kernels --bench ops -- [WORD]...` runs the cases whose line holds all
+//! `cargo bench -p mobilevlmd --bench ops -- [WORD]...` runs the cases whose line holds all
 //! words. Each time is the least of several rounds, in which candle takes turns. One multiplication
 //! with its addition counts as one MAC.
 
-#[path = "../tests/parity/cases.rs"]
+#[path = "../../kernels/tests/parity/cases.rs"]
 mod cases;
 
 use std::borrow::Cow;

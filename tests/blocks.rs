@@ -1,4 +1,4 @@
-//! The block formats against candle's.
+//! The block formats of the kernels against candle's.
 
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -6,7 +6,12 @@ use candle_core::{Device, Tensor};
 use kernels::DType;
 use kernels::quant::{dequantize_row, quantize_row};
 
-use crate::cases::{Random, blocks};
+use random::{Random, blocks};
+
+/// Numbers and blocks as the kernels' own tests have them.
+#[path = "../kernels/tests/parity/random.rs"]
+#[allow(dead_code)]
+mod random;
 
 fn candle_type(dtype: DType) -> GgmlDType {
     match dtype {
