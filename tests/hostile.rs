@@ -12,7 +12,7 @@ use std::path::Path;
 
 use kernels::{DType, Device, Reference};
 use mobilevlmd::model::files::{LoadOptions, ModelError, ModelFiles, ModelPaths};
-use mobilevlmd::model::weights;
+use mobilevlmd::model::weights::{self, kept::Kept};
 
 use crate::allocation;
 
@@ -58,9 +58,10 @@ fn refused(paths: &ModelPaths, words: &[&str]) {
 /// Loads everything onto the scalar device.
 fn load(files: &ModelFiles, options: &LoadOptions) -> Result<(), ModelError> {
     let device = Reference;
-    weights::vision(files, &device, options)?;
-    weights::projector(files, &device, options)?;
-    let language = weights::language(files, &device, options)?;
+    let kept = Kept::nowhere();
+    weights::vision(files, &device, options, &kept)?;
+    weights::projector(files, &device, options, &kept)?;
+    let language = weights::language(files, &device, options, &kept)?;
     assert_eq!(language.layers.len(), files.language.layers);
     assert_eq!(device.shape(&language.norm), (1, files.language.hidden));
     Ok(())

@@ -12,6 +12,7 @@ mod drafts;
 mod engine;
 mod golden;
 mod hostile;
+mod packed;
 mod prefix;
 mod random;
 mod rules;

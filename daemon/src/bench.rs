@@ -6,12 +6,16 @@
 
 pub mod dims;
 pub mod engine;
+pub mod load;
 pub mod probe;
 pub mod report;
 pub mod stage;
 pub mod synthetic;
 
 mod rounds;
+
+use std::io;
+use std::path::PathBuf;
 
 use kernels::{Device, DeviceError};
 
@@ -65,6 +69,20 @@ pub enum BenchError {
     /// The engine ended without giving the model back.
     #[error("the engine stopped in the middle of a measurement: its last messages say why")]
     EngineLost,
+    /// A folder that cannot be used.
+    #[error("{}: {source}; name another one with --folder", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// No packed weights where they were to be.
+    #[error("{}: packed weights were not kept there; the log says why", path.display())]
+    NotKept {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A stage the model does not have.
     #[error("no stage \"{wanted}\" here, only {known}")]
     NoSuchStage {

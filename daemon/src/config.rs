@@ -77,6 +77,8 @@ pub struct ModelConfig {
     /// Where the system prompt's keys and values are kept for the next start; empty takes the cache
     /// directory that systemd gives, if any.
     pub cache_dir: PathBuf,
+    /// Whether packed weights are kept there, too.
+    pub keep_weights: bool,
 }
 
 /// `[caption]`
@@ -189,6 +191,7 @@ impl Default for ModelConfig {
             kv_dtype: KvDtype::F16.name().into(),
             kv_cache_mib: 512,
             cache_dir: PathBuf::new(),
+            keep_weights: true,
         }
     }
 }

@@ -39,6 +39,7 @@ use language::{Language, LanguageConfig};
 use pass::Pass;
 use projector::Projector;
 use vision::Vision;
+use weights::kept::Kept;
 
 pub use prefix_file::PrefixError;
 
@@ -146,9 +147,20 @@ impl<D: Device> MobileVlm<D> {
         options: &LoadOptions,
         kv: KvOptions,
     ) -> Result<Self, ModelError> {
-        let vision = weights::vision(files, &device, options)?;
-        let projector = weights::projector(files, &device, options)?;
-        let language = weights::language(files, &device, options)?;
+        Self::load_kept(files, device, options, kv, &Kept::nowhere())
+    }
+
+    /// The same with what an earlier start has packed; what this one packs is noted there.
+    pub fn load_kept(
+        files: &ModelFiles,
+        device: D,
+        options: &LoadOptions,
+        kv: KvOptions,
+        kept: &Kept,
+    ) -> Result<Self, ModelError> {
+        let vision = weights::vision(files, &device, options, kept)?;
+        let projector = weights::projector(files, &device, options, kept)?;
+        let language = weights::language(files, &device, options, kept)?;
         let weight_bytes = vision.bytes(&device) + projector.bytes(&device) + language.bytes(&device);
         let config = &files.language;
         let (shape, fingerprint) = (kv_shape(config), files.language_fingerprint()?);

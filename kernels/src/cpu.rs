@@ -42,6 +42,7 @@ use crate::device::{
     Span,
 };
 use crate::reference::Reference;
+use crate::shared::SharedMatrix;
 use crate::tensor::HostTensor;
 
 /// Choices at start.
@@ -131,6 +132,18 @@ impl Device for Cpu {
 
     fn matrix_bytes(&self, matrix: &PackedMatrix) -> usize {
         matrix.bytes()
+    }
+
+    fn matrix_layout(&self) -> Option<String> {
+        Some(packed::LAYOUT.to_owned())
+    }
+
+    fn share_matrix(&self, matrix: &PackedMatrix) -> Option<SharedMatrix> {
+        Some(matrix.share())
+    }
+
+    fn adopt_matrix(&self, shared: SharedMatrix) -> Result<PackedMatrix, DeviceError> {
+        PackedMatrix::adopt(shared)
     }
 
     fn matmul(&self, x: &HostTensor, w: &PackedMatrix, bias: Option<&HostTensor>, out: &mut HostTensor) {

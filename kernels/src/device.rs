@@ -17,6 +17,7 @@
 use std::ops::Range;
 
 use crate::dtype::DType;
+use crate::shared::SharedMatrix;
 
 /// Positions in one page of the KV cache, and the tile of attention.
 ///
@@ -201,6 +202,18 @@ pub enum DeviceError {
     /// Int8 arithmetic asked for float weights.
     #[error("{0} weights have no integer arithmetic: quantize them first")]
     NoIntegerArithmetic(DType),
+    /// A packed matrix from elsewhere that is not in this device's layout.
+    #[error("a packed {dtype} matrix of {rows} x {cols} in {bytes} bytes is not in this device's layout")]
+    ForeignMatrix {
+        /// What it is said to hold.
+        dtype: DType,
+        /// Outputs.
+        rows: usize,
+        /// Inputs.
+        cols: usize,
+        /// Its size.
+        bytes: usize,
+    },
 }
 
 /// Everything a model may ask of a machine.
@@ -240,6 +253,16 @@ pub trait Device: Send {
 
     /// Bytes a packed matrix holds.
     fn matrix_bytes(&self, matrix: &Self::Matrix) -> usize;
+
+    /// The layout of packed matrices in words; `None` where they cannot be kept for another run.
+    fn matrix_layout(&self) -> Option<String>;
+
+    /// A packed matrix to be kept; `None` where there is no [`Device::matrix_layout`].
+    fn share_matrix(&self, matrix: &Self::Matrix) -> Option<SharedMatrix>;
+
+    /// The matrix that [`Device::share_matrix`] gave on a device with the same layout. Nothing is copied
+    /// where the device can reach the bytes. Any bytes are safe, if senseless.
+    fn adopt_matrix(&self, shared: SharedMatrix) -> Result<Self::Matrix, DeviceError>;
 
     // Linear layers.
 

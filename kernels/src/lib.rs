@@ -10,6 +10,7 @@
 pub mod device;
 pub mod dtype;
 pub mod tensor;
+mod shared;
 pub mod quant;
 pub mod reference;
 pub mod cpu;
@@ -26,4 +27,5 @@ pub use device::{
 };
 pub use dtype::DType;
 pub use reference::Reference;
+pub use shared::{BytesOwner, SharedBytes, SharedMatrix};
 pub use tensor::HostTensor;

@@ -21,6 +21,7 @@ use crate::device::{
     Activation, Arithmetic, Device, DeviceError, Grid, KvDtype, KvShape, MatrixView, PageId, Pairing, Slot,
     Span,
 };
+use crate::shared::SharedMatrix;
 use crate::tensor::HostTensor;
 
 /// The scalar device.
@@ -77,6 +78,18 @@ impl Device for Reference {
 
     fn matrix_bytes(&self, matrix: &Matrix) -> usize {
         matrix.bytes()
+    }
+
+    fn matrix_layout(&self) -> Option<String> {
+        None
+    }
+
+    fn share_matrix(&self, _: &Matrix) -> Option<SharedMatrix> {
+        None
+    }
+
+    fn adopt_matrix(&self, shared: SharedMatrix) -> Result<Matrix, DeviceError> {
+        Err(shared.foreign())
     }
 
     fn matmul(&self, x: &HostTensor, w: &Matrix, bias: Option<&HostTensor>, out: &mut HostTensor) {

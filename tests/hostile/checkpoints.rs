@@ -2,7 +2,7 @@
 
 use kernels::{Device, Reference};
 use mobilevlmd::model::files::{ModelPaths, ProjectorKind};
-use mobilevlmd::model::weights;
+use mobilevlmd::model::weights::{self, kept::Kept};
 
 use super::build::{
     CONFIG, Folder, TOWER, checkpoint, checkpoint_shapes, checkpoint_shapes_of, safetensors, safetensors_of,
@@ -126,7 +126,7 @@ fn the_tower_is_found_or_asked_for() {
 /// The number that fills the vision weights which a checkpoint loads.
 fn vision_value(folder: &Folder) -> f32 {
     let files = open(&paths(folder)).unwrap();
-    let weights = weights::vision(&files, &Reference, &EXACT).unwrap();
+    let weights = weights::vision(&files, &Reference, &EXACT, &Kept::nowhere()).unwrap();
     let mut class = vec![0.0; files.vision.hidden];
     Reference.read(&weights.class, 0, &mut class);
     class[0]

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::Failure;
 use crate::bench::dims::Dims;
 use crate::bench::engine::{self, EngineReport};
+use crate::bench::load::{self, LoadReport};
 use crate::bench::report::Report;
 use crate::bench::stage::Stage;
 use crate::bench::synthetic::{FileType, Recipe};
@@ -63,6 +64,9 @@ pub struct Args {
     /// Write the made-up model as a pair of GGUF files and measure nothing
     #[arg(long, value_name = "FOLDER", requires = "file_type", conflicts_with_all = ["model", "json", "stages"])]
     write: Option<PathBuf>,
+    /// Where `bench load` keeps packed weights meanwhile; the directory for temporary files if absent
+    #[arg(long, value_name = "FOLDER", requires = "what")]
+    folder: Option<PathBuf>,
     /// Types of the written language model, such as q4_0, q4_k_m or q8_0
     #[arg(long = "type", value_name = "TYPE", requires = "write")]
     file_type: Option<FileType>,
@@ -73,25 +77,21 @@ pub struct Args {
 enum What {
     /// What callers wait for, and what more of them, rules and cameras cost
     Engine,
+    /// How long a model takes to load, packed anew and kept by an earlier start
+    Load,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
     if let (Some(folder), Some(file_type)) = (&args.write, args.file_type) {
-        let recipe = Recipe {
-            vision: args.dims.vision(),
-            language: args.dims.language(),
-            projector: ProjectorKind::LdpV2,
-            file_type,
-            seed: SEED,
-        };
-        for path in recipe.write(folder)? {
+        for path in recipe(args, file_type).write(folder)? {
             say!("{}", path.display());
         }
         return Ok(());
     }
     match args.what {
         Some(What::Engine) => show(args, &measure_engine(args)?),
+        Some(What::Load) => show(args, &measure_load(args)?),
         None => {
             let report = measure(args)?;
             show(args, &report)?;
@@ -124,6 +124,23 @@ fn measure_engine(args: &Args) -> Result<EngineReport, Failure> {
         Some(files) => engine::engine(&files, device(), &options)?,
         None => engine::synthetic_engine(args.dims, device(), &options)?,
     })
+}
+
+fn measure_load(args: &Args) -> Result<LoadReport, Failure> {
+    let (device, options) = conditions(args)?;
+    let own = || std::env::temp_dir().join(format!("mobilevlmd-load-{}", std::process::id()));
+    let folder = args.folder.clone().map_or_else(own, |folder| folder.join("mobilevlmd-load"));
+    let files = match files(args)? {
+        Some(files) => files,
+        None => recipe(args, FileType::Q4_K_M).files()?,
+    };
+    Ok(load::load(&files, device, &options, &folder)?)
+}
+
+/// The made-up model.
+fn recipe(args: &Args, file_type: FileType) -> Recipe {
+    let (vision, language) = (args.dims.vision(), args.dims.language());
+    Recipe { vision, language, projector: ProjectorKind::LdpV2, file_type, seed: SEED }
 }
 
 /// How devices are made, and what is done how often.
@@ -177,6 +194,8 @@ mod tests {
             ("bench --model m.gguf --mmproj f.gguf --dtype q8_0 --stages decode", true),
             ("bench --write out --type q4_k_m --dims tiny", true),
             ("bench engine --dims tiny --rounds 1 --json", true),
+            ("bench load --rounds 2 --folder out", true),
+            ("bench --folder out", false),
             ("bench engine --stages decode_q4_0", false),
             ("bench bus", false),
             ("bench --write out", false),

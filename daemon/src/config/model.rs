@@ -37,6 +37,11 @@ impl ModelConfig {
         super::folder(&self.cache_dir, "CACHE_DIRECTORY")
     }
 
+    /// Whether packed weights go there, too. Those of the built-in model are at hand in any case.
+    pub fn keeps_weights(&self) -> bool {
+        self.keep_weights && self.source() != ModelSource::BuiltIn
+    }
+
     /// Types of weights, if the section is valid.
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions {

@@ -1,6 +1,7 @@
 //! Tensor names to packed device weights: the only file that knows names.
 
 pub mod names;
+pub mod kept;
 mod pack;
 
 use kernels::{DType, Device};
@@ -10,7 +11,8 @@ use super::language::{LanguageLayer, LanguageWeights};
 use super::projector::{BottleneckBlock, Downsample, ProjectorWeights};
 use super::vision::{Linear, Norm, VisionBlock, VisionWeights};
 
-use super::files::{Part, ProjectorKind};
+use super::files::ProjectorKind;
+use kept::Kept;
 use names::{bias, weight};
 use pack::Packer;
 
@@ -22,9 +24,10 @@ pub fn vision<D: Device>(
     files: &ModelFiles,
     device: &D,
     options: &LoadOptions,
+    kept: &Kept,
 ) -> Result<VisionWeights<D>, ModelError> {
-    let Part { names, store, shapes } = &files.parts.vision;
-    let packer = Packer::new(device, &**store, shapes, options.exact);
+    let part = &files.parts.vision;
+    let (names, packer) = (&part.names, Packer::new(device, part, options.exact, (kept, "vision")));
     let dtype = Some(options.vision_dtype);
     let block = |index: usize| -> Result<VisionBlock<D>, ModelError> {
         Ok(VisionBlock {
@@ -56,9 +59,10 @@ pub fn projector<D: Device>(
     files: &ModelFiles,
     device: &D,
     options: &LoadOptions,
+    kept: &Kept,
 ) -> Result<ProjectorWeights<D>, ModelError> {
-    let Part { names, store, shapes } = &files.parts.projector;
-    let packer = Packer::new(device, &**store, shapes, options.exact);
+    let part = &files.parts.projector;
+    let (names, packer) = (&part.names, Packer::new(device, part, options.exact, (kept, "projector")));
     let dtype = match files.projector {
         ProjectorKind::Ldp => None,
         ProjectorKind::LdpV2 => Some(options.vision_dtype),
@@ -96,9 +100,10 @@ pub fn language<D: Device>(
     files: &ModelFiles,
     device: &D,
     options: &LoadOptions,
+    kept: &Kept,
 ) -> Result<LanguageWeights<D>, ModelError> {
-    let Part { names, store, shapes } = &files.parts.language;
-    let packer = Packer::new(device, &**store, shapes, options.exact);
+    let part = &files.parts.language;
+    let (names, packer) = (&part.names, Packer::new(device, part, options.exact, (kept, "language")));
     let dtype = options.dtype;
     let layer = |index: usize| -> Result<LanguageLayer<D>, ModelError> {
         Ok(LanguageLayer {

@@ -15,6 +15,7 @@ use crate::engine::{self, CameraInput, EngineHandle, EngineOptions, EngineParts,
 use crate::model::files::{ModelFiles, ModelSource};
 use crate::model::preprocess::Preprocessor;
 use crate::model::tokenizer::Tokenizer;
+use crate::model::weights::kept::Kept;
 use crate::model::{KvOptions, MobileVlm};
 
 /// Checked files, of which nothing is loaded yet.
@@ -59,8 +60,12 @@ impl Loading {
         let kv =
             KvOptions::with_budget(&files.language, config.model.context, kv_bytes, config.model.kv_dtype());
         let name = device.name();
-        let model = MobileVlm::load(&files, device, &config.model.load_options(), kv)?;
-        let model = model.with_prefix_folder(config.model.cache_folder());
+        let (folder, options) = (config.model.cache_folder(), config.model.load_options());
+        let packed = folder.as_deref().filter(|_| config.model.keeps_weights());
+        let kept = Kept::open(packed, &files, &device, &options)?;
+        let model = MobileVlm::load_kept(&files, device, &options, kv, &kept)?.with_prefix_folder(folder);
+        // The thread ends by itself.
+        drop(kept.keep());
         let status = ModelStatus {
             id: files.id.clone(),
             weights: weights(&files, &config.model.source()),

@@ -22,6 +22,7 @@
 //! nothing loses anything.
 
 use std::array;
+use std::sync::Arc;
 
 use half::f16;
 
@@ -30,6 +31,10 @@ use super::threads::Pool;
 use crate::device::{Arithmetic, DeviceError, MatrixView};
 use crate::dtype::DType;
 use crate::quant::{Block32, Block256, dequantize_row};
+use crate::shared::{SharedBytes, SharedMatrix};
+
+/// The layout in words. All instruction sets share it; a change of it changes the words.
+pub(crate) const LAYOUT: &str = "cpu panels of 16, first";
 
 /// Outputs of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -96,7 +101,7 @@ pub struct PackedMatrix {
     code_bytes: usize,
     /// Bytes of a panel.
     panel_bytes: usize,
-    bytes: Buffer,
+    bytes: SharedBytes,
 }
 
 /// Sixteen outputs of a matrix.
@@ -143,7 +148,25 @@ impl PackedMatrix {
                 }
             }
         });
-        Ok(Self { rows, cols, dtype: stored, code_bytes, panel_bytes, bytes: packed })
+        let bytes = SharedBytes::all(Arc::new(packed));
+        Ok(Self { rows, cols, dtype: stored, code_bytes, panel_bytes, bytes })
+    }
+
+    /// Itself, outside of the device.
+    pub(crate) fn share(&self) -> SharedMatrix {
+        SharedMatrix { rows: self.rows, cols: self.cols, dtype: self.dtype, bytes: self.bytes.clone() }
+    }
+
+    /// What [`PackedMatrix::share`] gave.
+    pub(crate) fn adopt(shared: SharedMatrix) -> Result<Self, DeviceError> {
+        let (rows, cols, dtype) = (shared.rows, shared.cols, shared.dtype);
+        let whole_rows = dtype.row_bytes(cols).is_some();
+        let sizes = panel_sizes(dtype, cols).filter(|_| whole_rows);
+        let total = sizes.and_then(|(_, panel)| panel.checked_mul(rows.div_ceil(PANEL)));
+        let (Some((code_bytes, panel_bytes)), true) = (sizes, total == Some(shared.bytes.len())) else {
+            return Err(shared.foreign());
+        };
+        Ok(Self { rows, cols, dtype, code_bytes, panel_bytes, bytes: shared.bytes })
     }
 
     /// Outputs.
@@ -420,6 +443,31 @@ mod tests {
                         assert!(got.iter().zip(&want).all(same), "{dtype} {arithmetic:?} row {row}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_shared_matrix_is_adopted_whole_or_not_at_all() {
+        for dtype in DType::ALL {
+            let (rows, cols) = (35, 2 * dtype.block_len());
+            let bytes = bytes(dtype, rows, cols);
+            let arithmetic = if dtype.is_float() { Arithmetic::F32 } else { Arithmetic::Int8 };
+            let view = MatrixView { rows, cols, dtype, bytes: &bytes };
+            let packed = PackedMatrix::pack(view, arithmetic, &Pool::new(1)).unwrap();
+            let shared = packed.share();
+            let adopted = PackedMatrix::adopt(shared.clone()).unwrap();
+            assert_eq!(adopted.bytes[..], packed.bytes[..]);
+            assert_eq!(adopted.panel(2).parameters, packed.panel(2).parameters);
+            let foreign = [
+                SharedMatrix { rows: rows + PANEL, ..shared.clone() },
+                SharedMatrix { cols: cols + 1, ..shared.clone() },
+                SharedMatrix { cols: 2 * cols, ..shared.clone() },
+                SharedMatrix { rows: usize::MAX, cols: usize::MAX, ..shared },
+            ];
+            for shared in foreign {
+                let error = PackedMatrix::adopt(shared).unwrap_err();
+                assert!(matches!(error, DeviceError::ForeignMatrix { .. }), "{dtype}: {error}");
             }
         }
     }

@@ -22,7 +22,7 @@ pub struct Wait {
 
 impl Wait {
     /// Of measured times.
-    pub(super) fn of(times: &[Duration]) -> Self {
+    pub(in crate::bench) fn of(times: &[Duration]) -> Self {
         let mut ms: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
         ms.sort_unstable_by(f64::total_cmp);
         let Some(&longest_ms) = ms.last() else { return Self::default() };

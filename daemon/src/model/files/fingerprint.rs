@@ -1,8 +1,8 @@
-//! Whether two files hold the same language model, without reading them whole.
+//! Whether two files hold the same model, without reading them whole.
 
 use crc32fast::Hasher;
 
-use super::{ModelError, ModelFiles};
+use super::{ModelError, ModelFiles, Part};
 
 /// Places of a large tensor that are looked at.
 const SAMPLES: usize = 16;
@@ -14,20 +14,33 @@ impl ModelFiles {
     /// Names the language model by its content: a checksum over its numbers, over name, type and shape
     /// of each tensor, and over samples of all tensors.
     pub fn language_fingerprint(&self) -> Result<String, ModelError> {
-        let part = &self.parts.language;
-        let mut hasher = Hasher::new();
-        hasher.update(format!("{:?}", self.language).as_bytes());
-        let mut names: Vec<&String> = part.shapes.keys().collect();
-        names.sort_unstable();
-        let mut bytes = 0;
-        for name in names {
-            let tensor = part.store.tensor(name)?;
-            hasher.update(format!("{name} {} {:?};", tensor.dtype, tensor.shape).as_bytes());
-            samples(&tensor.bytes).for_each(|sample| hasher.update(sample));
-            bytes += tensor.bytes.len();
-        }
-        Ok(format!("{:08x}-{bytes}", hasher.finalize()))
+        fingerprint(&self.parts.language, format!("{:?}", self.language).as_bytes())
     }
+
+    /// Names the whole model in the same way.
+    pub fn fingerprint(&self) -> Result<String, ModelError> {
+        let numbers = format!("{:?} {:?}", self.vision, self.projector);
+        let vision = fingerprint(&self.parts.vision, numbers.as_bytes())?;
+        let projector = fingerprint(&self.parts.projector, &[])?;
+        Ok(format!("{vision} {projector} {}", self.language_fingerprint()?))
+    }
+}
+
+/// A checksum over `numbers`, over name, type and shape of each tensor of `part` and over samples of it.
+fn fingerprint<N>(part: &Part<N>, numbers: &[u8]) -> Result<String, ModelError> {
+    let mut hasher = Hasher::new();
+    hasher.update(numbers);
+    let mut names: Vec<&String> = part.shapes.keys().collect();
+    names.sort_unstable();
+    let mut bytes = 0;
+    for name in names {
+        let tensor = part.store.tensor(name)?;
+        hasher.update(format!("{name} {} {:?};", tensor.dtype, tensor.shape).as_bytes());
+        samples(&tensor.bytes).for_each(|sample| hasher.update(sample));
+        bytes += tensor.bytes.len();
+        part.store.release(name);
+    }
+    Ok(format!("{:08x}-{bytes}", hasher.finalize()))
 }
 
 /// Pieces from the first byte to the last, as far apart as they can be.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 
 use super::ModelError;
 
@@ -49,6 +49,12 @@ impl Mapped {
         &self.map
     }
 
+    /// Says that all of it will be read soon.
+    pub fn want(&self) {
+        // Only advice: the system reads what is touched in any case.
+        let _ = self.map.advise(Advice::WillNeed);
+    }
+
     /// Lets the system drop the pages of `range`; they are read again from the file on next use.
     pub fn release(&self, range: Range<usize>) {
         if range.end > self.map.len() || range.is_empty() {
@@ -60,6 +66,12 @@ impl Mapped {
             unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
         // Only advice: memory stays as it was if the system declines.
         drop(advised);
+    }
+}
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 

@@ -6,9 +6,10 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use kernels::quant::{QuantError, dequantize_row, quantize_row};
 use kernels::{Arithmetic, DType, Device, DeviceError, MatrixView};
 
+use super::kept::Kept;
 use super::names::Shapes;
 use crate::model::files::error::shown;
-use crate::model::files::{ModelError, RawTensor, TensorStore};
+use crate::model::files::{ModelError, Part, RawTensor, TensorStore};
 
 /// Numbers that one thread converts at a time: f32 scratch stays in its cache.
 const CHUNK: usize = 1 << 16;
@@ -19,20 +20,36 @@ pub(super) struct Packer<'a, D: Device> {
     store: &'a dyn TensorStore,
     shapes: &'a Shapes,
     exact: bool,
+    /// Matrices of earlier starts and for later ones, and the name of the part among them.
+    kept: (&'a Kept, &'static str),
 }
 
 impl<'a, D: Device> Packer<'a, D> {
-    /// `shapes` are the checked shapes of the tensors; `exact` keeps every number as it is stored.
-    pub(super) fn new(device: &'a D, store: &'a dyn TensorStore, shapes: &'a Shapes, exact: bool) -> Self {
-        Self { device, store, shapes, exact }
+    /// The tensors of `part`; `exact` keeps every number as it is stored.
+    pub(super) fn new<N>(
+        device: &'a D,
+        part: &'a Part<N>,
+        exact: bool,
+        kept: (&'a Kept, &'static str),
+    ) -> Self {
+        Self { device, store: &*part.store, shapes: &part.shapes, exact, kept }
     }
 
     /// A matrix: the first extent are its outputs, the others together its inputs. Floats are
     /// converted to `dtype` if their rows fill its blocks.
     pub(super) fn matrix(&self, name: &str, dtype: Option<DType>) -> Result<D::Matrix, ModelError> {
-        let (raw, shape) = self.raw(name)?;
+        let shape = self.shape(name)?;
         let rows = shape[0];
         let cols = shape[1..].iter().product();
+        let (kept, part) = self.kept;
+        let key = format!("{part}/{name}");
+        if let Some(shared) = kept.find(&key, (rows, cols))
+            && let Ok(matrix) = self.device.adopt_matrix(shared)
+        {
+            kept.hold(key, self.device.share_matrix(&matrix));
+            return Ok(matrix);
+        }
+        let raw = self.store.tensor(name)?;
         let wanted =
             dtype.filter(|_| raw.dtype.is_float() && !self.exact).and_then(|dtype| fitting(dtype, cols));
         let (dtype, bytes) = match wanted {
@@ -46,6 +63,7 @@ impl<'a, D: Device> Packer<'a, D> {
         let view = MatrixView { rows, cols, dtype, bytes: &bytes };
         let matrix = self.device.matrix(view, arithmetic).map_err(|source| self.refused(name, source))?;
         self.store.release(name);
+        kept.add(key, self.device.share_matrix(&matrix));
         Ok(matrix)
     }
 
@@ -75,13 +93,9 @@ impl<'a, D: Device> Packer<'a, D> {
         Ok(shape)
     }
 
-    fn raw(&self, name: &str) -> Result<(RawTensor<'a>, &'a [usize]), ModelError> {
-        Ok((self.store.tensor(name)?, self.shape(name)?))
-    }
-
     fn values(&self, name: &str) -> Result<Vec<f32>, ModelError> {
-        let (raw, shape) = self.raw(name)?;
-        let mut values = vec![0.0; shape.iter().product()];
+        let raw = self.store.tensor(name)?;
+        let mut values = vec![0.0; self.shape(name)?.iter().product()];
         dequantize_row(raw.dtype, &raw.bytes, &mut values)
             .map_err(|problem| self.failed(name, problem.to_string()))?;
         self.store.release(name);
