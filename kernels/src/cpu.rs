@@ -28,6 +28,7 @@ pub mod probe;
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 pub use attention::Kv;
 use conv::Depthwise;
@@ -84,6 +85,18 @@ impl Cpu {
     /// Threads that work, the caller's among them.
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// Reads every byte once on all threads, each a part of its own, and does nothing else: what a
+    /// decoded token is held against. Returns the bitwise or of all bytes.
+    pub fn read(&self, bytes: &[u8]) -> u8 {
+        let part = bytes.len().div_ceil(self.threads()).next_multiple_of(64).max(64);
+        let all = AtomicU8::new(0);
+        self.pool.run(bytes.len().div_ceil(part), &|index| {
+            let end = bytes.len().min((index + 1) * part);
+            all.fetch_or(probe::read(&bytes[index * part..end]), Ordering::Relaxed);
+        });
+        all.into_inner()
     }
 }
 

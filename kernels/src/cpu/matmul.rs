@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::isa::Isa;
-use super::packed::{Coding, PANEL, PackedMatrix, Panel};
+use super::packed::{Coding, PANEL, PackedMatrix};
 use super::scalar;
 use super::threads::{Base, Pool};
 use super::tiles::{MAX_HEIGHT, Tile, TileLayout};
@@ -51,14 +51,15 @@ impl Isa {
         }
     }
 
-    /// The outputs of one panel for one tile.
-    fn product(self, dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
+    /// The outputs of one or two panels for one tile.
+    fn product(self, dtype: DType, panels: &[&[u8]], tile: Tile<'_>, out: &mut [Sums]) {
+        let each = panels.iter().zip(&mut *out);
         match self {
-            Isa::Scalar => scalar::product(dtype, panel, tile, out),
+            Isa::Scalar => each.for_each(|(panel, out)| scalar::product(dtype, panel, tile, out)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(token) => avx2::product(token, dtype, panel, tile, out),
+            Isa::Avx2(token) => each.for_each(|(panel, out)| avx2::product(token, dtype, panel, tile, out)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni(token) => avx512vnni::product(token, dtype, panel, tile, out),
+            Isa::Avx512Vnni(token) => avx512vnni::product(token, dtype, panels, tile, out),
         }
     }
 }
@@ -88,26 +89,37 @@ pub(crate) fn matmul(
         return;
     }
     let tiles = Tiles::fill((isa, pool), scratch, x, w);
-    let group = panels_per_task(w, pool.threads());
+    let group = pairs_per_task(w, pool.threads());
     let target = Target { base: Base(out.data_mut().as_mut_ptr()), cols: w.rows() };
-    pool.run(w.panels().div_ceil(group), &|task| {
-        let mut sums = Sums::default();
+    pool.run(pairs(w).div_ceil(group), &|task| {
+        let mut sums = [Sums::default(); 2];
         for index in 0..tiles.count() {
             let tile = tiles.get(index);
             let rows = index * tiles.height..x.rows().min((index + 1) * tiles.height);
-            for panel in task * group..w.panels().min((task + 1) * group) {
-                isa.product(w.dtype(), w.panel(panel), tile, &mut sums);
-                // SAFETY: `out` is borrowed until `run` returns, and panels are taken by one task each.
-                unsafe { target.write(rows.clone(), panel, &sums, bias) };
+            for pair in task * group..pairs(w).min((task + 1) * group) {
+                let (first, second) = (pair, pairs(w) + pair);
+                let count = if second < w.panels() { 2 } else { 1 };
+                let panels = [w.panel(first), w.panel(if count == 2 { second } else { first })];
+                isa.product(w.dtype(), &panels[..count], tile, &mut sums[..count]);
+                for (panel, sums) in [first, second].iter().zip(&sums[..count]) {
+                    // SAFETY: `out` is borrowed until `run` returns, and panels are taken by one task each.
+                    unsafe { target.write(rows.clone(), *panel, sums, bias) };
+                }
             }
         }
     });
 }
 
-/// Panels that are multiplied together: they fit the cache, and there are tasks for all threads.
-fn panels_per_task(w: &PackedMatrix, threads: usize) -> usize {
-    let cached = CACHED_BYTES / w.panel_bytes().max(1);
-    cached.min(w.panels() / (threads * TASKS_PER_THREAD)).max(1)
+/// Panels are multiplied in pairs, one of the first half with one of the second: a task then reads two
+/// long stretches of memory.
+fn pairs(w: &PackedMatrix) -> usize {
+    w.panels().div_ceil(2)
+}
+
+/// Pairs that are multiplied together: they fit the cache, and there are tasks for all threads.
+fn pairs_per_task(w: &PackedMatrix, threads: usize) -> usize {
+    let cached = CACHED_BYTES / (2 * w.panel_bytes()).max(1);
+    cached.min(pairs(w) / (threads * TASKS_PER_THREAD)).max(1)
 }
 
 /// The activations of a product, cut into tiles.

@@ -4,7 +4,8 @@
 //! filled up with zeros.
 //!
 //! * **Floats** (F32, F16, BF16): for each input, the 16 weights side by side.
-//! * **Blocks**: unsigned codes first, then the parameters of the blocks.
+//! * **Blocks**: for each block its parameters, then its unsigned codes, so that a kernel reads a
+//!   panel from start to end and a panel follows the other.
 //!   Codes come in units of 32 inputs. Four inputs in a row are a group: the four code bytes of
 //!   output 0, then of output 1 and so on, 64 bytes, so that an instruction that adds four products
 //!   of bytes to an i32 serves all outputs. A unit of eight groups holds
@@ -34,7 +35,7 @@ use crate::quant::{Block32, Block256, dequantize_row};
 use crate::shared::{SharedBytes, SharedMatrix};
 
 /// The layout in words. All instruction sets share it; a change of it changes the words.
-pub(crate) const LAYOUT: &str = "cpu panels of 16, first";
+pub(crate) const LAYOUT: &str = "cpu panels of 16, second";
 
 /// Outputs of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -89,6 +90,11 @@ impl Coding {
         let integers = if self.block == UNIT { 0 } else { self.block / self.sub * PANEL };
         (F16S + integers) * (1 + self.minimum as usize)
     }
+
+    /// Bytes of a block of a panel.
+    pub(crate) const fn block_bytes(self) -> usize {
+        self.parameter_bytes() + self.block / UNIT * self.unit_bytes()
+    }
 }
 
 /// A weight matrix as the kernels want it.
@@ -97,20 +103,9 @@ pub struct PackedMatrix {
     rows: usize,
     cols: usize,
     dtype: DType,
-    /// Bytes of codes, or of floats, of a panel.
-    code_bytes: usize,
     /// Bytes of a panel.
     panel_bytes: usize,
     bytes: SharedBytes,
-}
-
-/// Sixteen outputs of a matrix.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Panel<'a> {
-    /// Units of codes, or floats.
-    pub(crate) codes: &'a [u8],
-    /// Parameters of the blocks.
-    pub(crate) parameters: &'a [u8],
 }
 
 impl PackedMatrix {
@@ -133,23 +128,22 @@ impl PackedMatrix {
             Arithmetic::Int8 | Arithmetic::F32 => dtype,
         };
         let panels = rows.div_ceil(PANEL);
-        let sizes = panel_sizes(stored, cols);
-        let total = sizes.and_then(|(_, panel)| panel.checked_mul(panels));
-        let (Some((code_bytes, panel_bytes)), Some(total)) = (sizes, total) else {
+        let size = panel_size(stored, cols);
+        let total = size.and_then(|panel| panel.checked_mul(panels));
+        let (Some(panel_bytes), Some(total)) = (size, total) else {
             return Err(DeviceError::OutOfMemory { what: "a packed matrix", bytes: usize::MAX });
         };
         let mut packed = Buffer::zeroed(total, "a packed matrix")?;
         pool.rows(&mut packed, panel_bytes.max(1), 1, &|first, chunk| {
             for (i, panel) in chunk.chunks_exact_mut(panel_bytes).enumerate() {
-                let (codes, parameters) = panel.split_at_mut(code_bytes);
                 match Coding::of(stored) {
-                    Some(coding) => pack_blocks(view, coding, first + i, codes, parameters),
-                    None => pack_floats(view, stored, first + i, codes),
+                    Some(coding) => pack_blocks(view, coding, first + i, panel),
+                    None => pack_floats(view, stored, first + i, panel),
                 }
             }
         });
         let bytes = SharedBytes::all(Arc::new(packed));
-        Ok(Self { rows, cols, dtype: stored, code_bytes, panel_bytes, bytes })
+        Ok(Self { rows, cols, dtype: stored, panel_bytes, bytes })
     }
 
     /// Itself, outside of the device.
@@ -161,12 +155,12 @@ impl PackedMatrix {
     pub(crate) fn adopt(shared: SharedMatrix) -> Result<Self, DeviceError> {
         let (rows, cols, dtype) = (shared.rows, shared.cols, shared.dtype);
         let whole_rows = dtype.row_bytes(cols).is_some();
-        let sizes = panel_sizes(dtype, cols).filter(|_| whole_rows);
-        let total = sizes.and_then(|(_, panel)| panel.checked_mul(rows.div_ceil(PANEL)));
-        let (Some((code_bytes, panel_bytes)), true) = (sizes, total == Some(shared.bytes.len())) else {
+        let size = panel_size(dtype, cols).filter(|_| whole_rows);
+        let total = size.and_then(|panel| panel.checked_mul(rows.div_ceil(PANEL)));
+        let (Some(panel_bytes), true) = (size, total == Some(shared.bytes.len())) else {
             return Err(shared.foreign());
         };
-        Ok(Self { rows, cols, dtype, code_bytes, panel_bytes, bytes: shared.bytes })
+        Ok(Self { rows, cols, dtype, panel_bytes, bytes: shared.bytes })
     }
 
     /// Outputs.
@@ -199,13 +193,9 @@ impl PackedMatrix {
         self.panel_bytes
     }
 
-    /// Outputs `16 * index ..`.
-    pub(crate) fn panel(&self, index: usize) -> Panel<'_> {
-        let panel = &self.bytes[index * self.panel_bytes..][..self.panel_bytes];
-        let (codes, rest) = panel.split_at(self.code_bytes);
-        let parameters = Coding::of(self.dtype)
-            .map_or(&rest[..0], |coding| &rest[..self.cols / coding.block * coding.parameter_bytes()]);
-        Panel { codes, parameters }
+    /// Outputs `16 * index ..`: floats, or blocks. What fills it up to whole cache lines may follow.
+    pub(crate) fn panel(&self, index: usize) -> &[u8] {
+        &self.bytes[index * self.panel_bytes..][..self.panel_bytes]
     }
 
     /// Writes the weights of one output, exactly as [`dequantize_row`] gives them.
@@ -215,7 +205,7 @@ impl PackedMatrix {
         match Coding::of(self.dtype) {
             None => {
                 let size = self.dtype.block_bytes();
-                for (value, group) in out.iter_mut().zip(panel.codes.chunks_exact(size * PANEL)) {
+                for (value, group) in out.iter_mut().zip(panel.chunks_exact(size * PANEL)) {
                     let bytes = &group[lane * size..][..size];
                     *value = match self.dtype {
                         DType::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
@@ -225,11 +215,9 @@ impl PackedMatrix {
                 }
             }
             Some(coding) => {
-                let blocks = panel
-                    .codes
-                    .chunks_exact(coding.unit_bytes() * (coding.block / UNIT))
-                    .zip(panel.parameters.chunks_exact(coding.parameter_bytes()));
-                for ((codes, parameters), out) in blocks.zip(out.chunks_exact_mut(coding.block)) {
+                let blocks = panel.chunks_exact(coding.block_bytes());
+                for (block, out) in blocks.zip(out.chunks_exact_mut(coding.block)) {
+                    let (parameters, codes) = block.split_at(coding.parameter_bytes());
                     unpack_block(coding, codes, parameters, lane, out);
                 }
             }
@@ -237,16 +225,13 @@ impl PackedMatrix {
     }
 }
 
-/// Bytes of the codes of a panel and of a whole panel, which is a multiple of 64.
-fn panel_sizes(dtype: DType, cols: usize) -> Option<(usize, usize)> {
-    let (codes, parameters) = match Coding::of(dtype) {
-        None => (cols.checked_mul(dtype.block_bytes() * PANEL)?, 0),
-        Some(coding) => (
-            (cols / UNIT).checked_mul(coding.unit_bytes())?,
-            (cols / coding.block).checked_mul(coding.parameter_bytes())?,
-        ),
+/// Bytes of a panel, a multiple of 64.
+fn panel_size(dtype: DType, cols: usize) -> Option<usize> {
+    let bytes = match Coding::of(dtype) {
+        None => cols.checked_mul(dtype.block_bytes() * PANEL),
+        Some(coding) => (cols / coding.block).checked_mul(coding.block_bytes()),
     };
-    Some((codes, codes.checked_add(parameters)?.checked_next_multiple_of(64)?))
+    bytes?.checked_next_multiple_of(64)
 }
 
 /// The bytes of stored row `row`, or `None` past the end.
@@ -275,13 +260,12 @@ fn pack_floats(view: MatrixView<'_>, stored: DType, panel: usize, out: &mut [u8]
 }
 
 /// Fills a panel of blocks.
-fn pack_blocks(view: MatrixView<'_>, coding: Coding, panel: usize, codes: &mut [u8], parameters: &mut [u8]) {
-    let unit_bytes = coding.unit_bytes() * (coding.block / UNIT);
+fn pack_blocks(view: MatrixView<'_>, coding: Coding, panel: usize, out: &mut [u8]) {
     for lane in 0..PANEL {
         let Some(row) = stored_row(view, panel * PANEL + lane) else { return };
-        let packed =
-            codes.chunks_exact_mut(unit_bytes).zip(parameters.chunks_exact_mut(coding.parameter_bytes()));
-        for (block, (codes, parameters)) in row.chunks_exact(view.dtype.block_bytes()).zip(packed) {
+        let packed = out.chunks_exact_mut(coding.block_bytes());
+        for (block, packed) in row.chunks_exact(view.dtype.block_bytes()).zip(packed) {
+            let (parameters, codes) = packed.split_at_mut(coding.parameter_bytes());
             if coding.block == UNIT {
                 let block = Block32::decode(view.dtype, block);
                 put_unit(coding, &block.codes, codes, lane);
@@ -458,7 +442,7 @@ mod tests {
             let shared = packed.share();
             let adopted = PackedMatrix::adopt(shared.clone()).unwrap();
             assert_eq!(adopted.bytes[..], packed.bytes[..]);
-            assert_eq!(adopted.panel(2).parameters, packed.panel(2).parameters);
+            assert_eq!(adopted.panel(2), packed.panel(2));
             let foreign = [
                 SharedMatrix { rows: rows + PANEL, ..shared.clone() },
                 SharedMatrix { cols: cols + 1, ..shared.clone() },
@@ -475,7 +459,7 @@ mod tests {
     #[test]
     fn panels_take_little_more_than_the_file() {
         for dtype in DType::ALL {
-            let (_, panel) = panel_sizes(dtype, 2048).unwrap();
+            let panel = panel_size(dtype, 2048).unwrap();
             let stored = 16 * dtype.row_bytes(2048).unwrap();
             let limit = match dtype {
                 DType::Q2K => stored * 2,

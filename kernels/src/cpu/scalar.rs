@@ -6,7 +6,7 @@ use std::array;
 use half::{bf16, f16};
 
 use super::matmul::Sums;
-use super::packed::{Coding, PANEL, Panel, UNIT};
+use super::packed::{Coding, PANEL, UNIT};
 use super::tiles::{Tile, TileLayout};
 use crate::dtype::DType;
 
@@ -16,7 +16,7 @@ pub(crate) fn fill(layout: TileLayout, x: &[f32], height: usize, numbers: &mut [
 }
 
 /// The outputs of one panel for one tile.
-pub(crate) fn product(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
+pub(crate) fn product(dtype: DType, panel: &[u8], tile: Tile<'_>, out: &mut Sums) {
     match tile.height {
         1 => product_of::<1>(dtype, panel, tile, out),
         2 => product_of::<2>(dtype, panel, tile, out),
@@ -29,7 +29,7 @@ pub(crate) fn product(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut 
 type Lanes<T> = [T; PANEL];
 
 /// `R` is the height of the tile.
-fn product_of<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
+fn product_of<const R: usize>(dtype: DType, panel: &[u8], tile: Tile<'_>, out: &mut Sums) {
     let mut acc = [[0.0; PANEL]; R];
     match Coding::of(dtype) {
         None => floats(dtype, panel, tile, &mut acc),
@@ -39,9 +39,9 @@ fn product_of<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, ou
     out[..R].copy_from_slice(&acc);
 }
 
-fn floats<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, acc: &mut [Lanes<f32>; R]) {
+fn floats<const R: usize>(dtype: DType, panel: &[u8], tile: Tile<'_>, acc: &mut [Lanes<f32>; R]) {
     let size = dtype.block_bytes();
-    for (x, group) in tile.words.as_chunks::<R>().0.iter().zip(panel.codes.chunks_exact(size * PANEL)) {
+    for (x, group) in tile.words.as_chunks::<R>().0.iter().zip(panel.chunks_exact(size * PANEL)) {
         let weights: Lanes<f32> = array::from_fn(|lane| {
             let bytes = &group[lane * size..][..size];
             match dtype {
@@ -63,12 +63,12 @@ fn add_products(acc: &mut Lanes<f32>, a: &Lanes<f32>, b: &Lanes<f32>) {
     }
 }
 
-fn blocks_of_32<const R: usize>(coding: Coding, panel: Panel<'_>, tile: Tile<'_>, acc: &mut [Lanes<f32>; R]) {
-    let units = panel.codes.chunks_exact(coding.unit_bytes());
-    let weights = units.zip(panel.parameters.chunks_exact(coding.parameter_bytes()));
+fn blocks_of_32<const R: usize>(coding: Coding, panel: &[u8], tile: Tile<'_>, acc: &mut [Lanes<f32>; R]) {
+    let blocks = panel.chunks_exact(coding.block_bytes());
     let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0;
     let scales = tile.scales.as_chunks::<R>().0.iter().zip(tile.sums.as_chunks::<R>().0);
-    for (((unit, parameters), words), (x_scales, sums)) in weights.zip(words).zip(scales) {
+    for ((block, words), (x_scales, sums)) in blocks.zip(words).zip(scales) {
+        let (parameters, unit) = block.split_at(coding.parameter_bytes());
         let codes = unpack(coding.bits, unit);
         let scale = halves(parameters);
         for (r, acc) in acc.iter_mut().enumerate() {
@@ -84,19 +84,14 @@ fn blocks_of_32<const R: usize>(coding: Coding, panel: Panel<'_>, tile: Tile<'_>
     }
 }
 
-fn blocks_of_256<const R: usize>(
-    coding: Coding,
-    panel: Panel<'_>,
-    tile: Tile<'_>,
-    acc: &mut [Lanes<f32>; R],
-) {
-    let units = panel.codes.chunks_exact(8 * coding.unit_bytes());
-    let weights = units.zip(panel.parameters.chunks_exact(coding.parameter_bytes()));
+fn blocks_of_256<const R: usize>(coding: Coding, panel: &[u8], tile: Tile<'_>, acc: &mut [Lanes<f32>; R]) {
+    let blocks = panel.chunks_exact(coding.block_bytes());
     let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0.as_chunks::<8>().0;
     let sums = tile.sums.as_chunks::<R>().0.chunks_exact(coding.sums());
     let scales = tile.scales.as_chunks::<R>().0.iter().zip(sums);
     let subs_per_unit = UNIT / coding.sub;
-    for (((units, parameters), words), (x_scales, sums)) in weights.zip(words).zip(scales) {
+    for ((block, words), (x_scales, sums)) in blocks.zip(words).zip(scales) {
+        let (parameters, units) = block.split_at(coding.parameter_bytes());
         let (floats, integers) = parameters.split_at(if coding.minimum { 4 * PANEL } else { 2 * PANEL });
         let (sub_scales, sub_minimums) = integers.split_at(8 * subs_per_unit * PANEL);
         let sub_scales = sub_scales.as_chunks::<PANEL>().0;

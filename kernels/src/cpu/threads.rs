@@ -1,15 +1,17 @@
 //! A fixed pool of threads that share out the tasks of one job at a time.
 //!
-//! Tasks are taken one by one from an atomic counter, and the caller takes part: a thread that the
-//! system has suspended holds back the one task it has begun and nothing else. Waiting is a short
-//! bounded spin, as decoding hands out jobs every few microseconds, and then sleep.
+//! Tasks are numbered, and each thread begins with a range of its own, so that it goes through
+//! neighbouring parts of memory; a thread that has finished its range takes what is left of the
+//! others'. A thread that the system has suspended thus holds back the one task it has begun and
+//! nothing else, and a slow core does fewer tasks. The caller takes part. Waiting is a short bounded
+//! spin, as decoding hands out jobs every few microseconds, and then sleep.
 
-use std::cell::Cell;
+use std::cell::{Cell, UnsafeCell};
 use std::hint::spin_loop;
 use std::marker::PhantomData;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
@@ -33,38 +35,43 @@ type Task = dyn Fn(usize) + Sync;
 
 #[derive(Clone, Copy)]
 struct Job {
-    /// Alive until the caller's [`Finish`] has seen `running` at 0 with no job open.
+    /// Alive until the caller's [`Finish`] has seen nobody inside and the gate closed.
     task: *const Task,
     tasks: usize,
 }
 
-// SAFETY: the pointee is `Sync`, and `Job` is only a reference to it.
-unsafe impl Send for Job {}
+/// The next task of a thread's range. Alone in its cache lines.
+#[repr(align(128))]
+struct Next(AtomicUsize);
+
+/// Parts of [`Shared::gate`]: workers inside, then whether others may enter, then the number of the job.
+const INSIDE: u64 = OPEN - 1;
+const OPEN: u64 = 1 << 16;
+const NUMBER: u64 = !(INSIDE | OPEN);
 
 struct Shared {
-    /// Number of the newest job. Written under the lock, watched without.
-    newest: AtomicUsize,
-    /// Next task of the open job.
-    next: AtomicUsize,
-    /// Workers inside the open job. Written under the lock, watched without.
-    running: AtomicUsize,
-    state: Mutex<State>,
+    /// The newest job: its number, whether it is open, and how many workers are inside.
+    gate: AtomicU64,
+    /// The newest job. Written by the caller while the gate is closed and nobody inside, read inside.
+    job: UnsafeCell<Option<Job>>,
+    /// One for each thread, the caller's last.
+    next: Box<[Next]>,
+    /// Whether a worker's task panicked during the newest job.
+    panicked: AtomicBool,
+    /// Workers that sleep on `start`, or are about to. Changed under the lock.
+    sleepers: AtomicUsize,
+    /// Whether the caller sleeps on `finish`, or is about to. Changed under the lock.
+    caller_sleeps: AtomicBool,
+    /// Whether the pool ends.
+    stop: Mutex<bool>,
     start: Condvar,
     finish: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    /// The job workers may still join.
-    job: Option<Job>,
-    /// Workers asleep on `start`.
-    sleepers: usize,
-    /// Whether the caller is asleep on `finish`.
-    caller_sleeps: bool,
-    /// Whether a worker's task panicked during the open job.
-    panicked: bool,
-    stop: bool,
-}
+// SAFETY: `job` is only touched as said there; the task it points to is `Sync`.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -75,18 +82,21 @@ impl std::fmt::Debug for Shared {
 impl Pool {
     /// A pool of `threads` threads, the caller's among them; 0 means one per physical core.
     pub(crate) fn new(threads: usize) -> Self {
-        let threads = if threads == 0 { physical_cores() } else { threads };
+        let threads = (if threads == 0 { physical_cores() } else { threads }).min(INSIDE as usize);
         let shared = Arc::new(Shared {
-            newest: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
-            running: AtomicUsize::new(0),
-            state: Mutex::default(),
+            gate: AtomicU64::new(0),
+            job: UnsafeCell::new(None),
+            next: (0..threads).map(|_| Next(AtomicUsize::new(0))).collect(),
+            panicked: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            caller_sleeps: AtomicBool::new(false),
+            stop: Mutex::new(false),
             start: Condvar::new(),
             finish: Condvar::new(),
         });
         let spawn = |index: usize| {
             let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("kernels-{index}")).spawn(move || shared.serve()).ok()
+            thread::Builder::new().name(format!("kernels-{index}")).spawn(move || shared.serve(index)).ok()
         };
         let workers = (1..threads).filter_map(spawn).collect();
         Self { shared, workers, one_caller: PhantomData }
@@ -110,9 +120,9 @@ impl Pool {
         let job = Job { task, tasks };
         self.shared.open(job);
         let finish = Finish(&self.shared);
-        self.shared.work(job);
+        self.shared.work(job, 0);
         drop(finish);
-        let panicked = std::mem::take(&mut self.shared.lock().panicked);
+        let panicked = self.shared.panicked.swap(false, Ordering::Relaxed);
         assert!(!panicked, "a kernel panicked on a worker thread");
     }
 
@@ -145,7 +155,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.lock().stop = true;
+        *self.shared.lock() = true;
         self.shared.start.notify_all();
         for worker in self.workers.drain(..) {
             // Panics of tasks are caught, so a worker ends only by being told to.
@@ -176,88 +186,112 @@ struct Finish<'a>(&'a Shared);
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
         let shared = self.0;
-        shared.lock().job = None;
-        if spin_until(|| shared.running.load(Ordering::Acquire) == 0) {
+        shared.gate.fetch_and(!OPEN, Ordering::AcqRel);
+        let empty = || shared.gate.load(Ordering::Acquire) & INSIDE == 0;
+        if spin_until(empty) {
             return;
         }
-        let mut state = shared.lock();
-        while shared.running.load(Ordering::Acquire) > 0 {
-            state.caller_sleeps = true;
-            state = shared.finish.wait(state).expect("nothing panics under this lock");
+        let mut lock = shared.lock();
+        shared.caller_sleeps.store(true, Ordering::Relaxed);
+        // Either the last worker sees that the caller sleeps, or the caller sees that it has left.
+        fence(Ordering::SeqCst);
+        while !empty() {
+            lock = shared.finish.wait(lock).expect("nothing panics under this lock");
         }
-        state.caller_sleeps = false;
+        shared.caller_sleeps.store(false, Ordering::Relaxed);
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics under this lock")
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.stop.lock().expect("nothing panics under this lock")
+    }
+
+    /// First task of the range of thread `index`; that of one past the last thread is the end.
+    fn first(&self, tasks: usize, index: usize) -> usize {
+        let threads = self.next.len();
+        tasks / threads * index + (tasks % threads).min(index)
     }
 
     /// Lets workers join `job`.
     fn open(&self, job: Job) {
-        let mut state = self.lock();
-        self.next.store(0, Ordering::Relaxed);
-        state.job = Some(job);
-        state.panicked = false;
-        self.newest.fetch_add(1, Ordering::Release);
-        let sleepers = state.sleepers > 0;
-        drop(state);
-        if sleepers {
+        for (index, next) in self.next.iter().enumerate() {
+            next.0.store(self.first(job.tasks, index), Ordering::Relaxed);
+        }
+        // SAFETY: the gate is closed and nobody inside since the last job's `Finish`.
+        unsafe { *self.job.get() = Some(job) };
+        let number = (self.gate.load(Ordering::Relaxed) & NUMBER).wrapping_add(2 * OPEN);
+        self.gate.store(number | OPEN, Ordering::Release);
+        // Either a worker that goes to sleep sees the new number, or its sleep is seen here.
+        fence(Ordering::SeqCst);
+        if self.sleepers.load(Ordering::Relaxed) > 0 {
+            drop(self.lock());
             self.start.notify_all();
         }
     }
 
-    /// Takes tasks until none is left.
-    fn work(&self, job: Job) {
+    /// Takes tasks until none is left, those of thread `own` first.
+    fn work(&self, job: Job, own: usize) {
         // SAFETY: the caller of `Pool::run` waits for every thread that is in here.
         let task = unsafe { &*job.task };
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= job.tasks {
-                return;
-            }
-            task(index);
-        }
-    }
-
-    /// A worker's life.
-    fn serve(&self) {
-        let mut seen = 0;
-        while let Some(job) = self.join(&mut seen) {
-            let panicked = catch_unwind(AssertUnwindSafe(|| self.work(job))).is_err();
-            self.leave(panicked);
-        }
-    }
-
-    /// Waits for a job newer than `seen` and enters it; `None` when the pool ends.
-    fn join(&self, seen: &mut usize) -> Option<Job> {
-        spin_until(|| self.newest.load(Ordering::Acquire) != *seen);
-        let mut state = self.lock();
-        loop {
-            if state.stop {
-                return None;
-            }
-            let newest = self.newest.load(Ordering::Acquire);
-            if newest != *seen {
-                *seen = newest;
-                if let Some(job) = state.job {
-                    self.running.fetch_add(1, Ordering::Relaxed);
-                    return Some(job);
+        let threads = self.next.len();
+        for index in (own..threads).chain(0..own) {
+            let end = self.first(job.tasks, index + 1);
+            let next = &self.next[index].0;
+            while next.load(Ordering::Relaxed) < end {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number < end {
+                    task(number);
                 }
             }
-            state.sleepers += 1;
-            state = self.start.wait(state).expect("nothing panics under this lock");
-            state.sleepers -= 1;
         }
     }
 
-    /// Ends a worker's part in the open job.
+    /// The life of worker `own`.
+    fn serve(&self, own: usize) {
+        let mut seen = 0;
+        while self.wait(seen) {
+            if let Some(job) = self.join(&mut seen) {
+                let panicked = catch_unwind(AssertUnwindSafe(|| self.work(job, own))).is_err();
+                self.leave(panicked);
+            }
+        }
+    }
+
+    /// Waits for a job other than number `seen`; false when the pool ends.
+    fn wait(&self, seen: u64) -> bool {
+        let new = || self.gate.load(Ordering::Relaxed) & NUMBER != seen;
+        if spin_until(new) {
+            return true;
+        }
+        let mut stop = self.lock();
+        self.sleepers.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        while !*stop && !new() {
+            stop = self.start.wait(stop).expect("nothing panics under this lock");
+        }
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
+        !*stop
+    }
+
+    /// Enters the newest job and notes its number, unless it is closed.
+    fn join(&self, seen: &mut u64) -> Option<Job> {
+        let enter = |gate: u64| (gate & OPEN != 0).then_some(gate + 1);
+        let entered = self.gate.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter);
+        *seen = entered.unwrap_or_else(|gate| gate) & NUMBER;
+        // SAFETY: this worker is inside, or does not look.
+        entered.ok().and_then(|_| unsafe { *self.job.get() })
+    }
+
+    /// Ends a worker's part in the job.
     fn leave(&self, panicked: bool) {
-        let mut state = self.lock();
-        state.panicked |= panicked;
-        let last = self.running.fetch_sub(1, Ordering::Release) == 1;
-        if last && state.caller_sleeps {
+        if panicked {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
+        self.gate.fetch_sub(1, Ordering::Release);
+        fence(Ordering::SeqCst);
+        if self.caller_sleeps.load(Ordering::Relaxed) {
+            drop(self.lock());
             self.finish.notify_one();
         }
     }
@@ -314,6 +348,18 @@ mod tests {
                     counts[index].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_cover_all_tasks() {
+        for threads in 1..6 {
+            let pool = Pool::new(threads);
+            for tasks in [0, 1, 5, 6, 7, 100] {
+                let first: Vec<usize> = (0..=threads).map(|index| pool.shared.first(tasks, index)).collect();
+                assert_eq!((first[0], first[threads]), (0, tasks));
+                assert!(first.is_sorted());
             }
         }
     }

@@ -53,7 +53,9 @@ impl Op {
     /// fill and read tensors.
     pub(crate) fn methods(self) -> &'static [&'static str] {
         match self {
-            Op::Matmul { .. } => &["matrix", "matrix_bytes", "matmul"],
+            Op::Matmul { .. } => {
+                &["matrix", "matrix_bytes", "matrix_layout", "share_matrix", "adopt_matrix", "matmul"]
+            }
             Op::Embed { .. } => &["matrix", "embed"],
             Op::CopyRows => &["copy_rows", "set_rows"],
             Op::LayerNorm => &["layer_norm"],
@@ -224,7 +226,10 @@ impl Case {
             let view = MatrixView { rows, cols: self.cols, dtype, bytes: &bytes };
             let matrix = device.matrix(view, arithmetic).unwrap();
             assert!(device.matrix_bytes(&matrix) > 0);
-            matrix
+            match device.matrix_layout() {
+                Some(_) => device.adopt_matrix(device.share_matrix(&matrix).unwrap()).unwrap(),
+                None => matrix,
+            }
         };
         match self.op {
             Op::Matmul { dtype, arithmetic, outputs, bias } => {

@@ -6,10 +6,10 @@
 
 use std::arch::x86_64::*;
 
-use super::load::{load64, load128, load256};
+use super::load::{load64, load128, load256, split};
 use crate::cpu::isa::Avx2;
 use crate::cpu::matmul::Sums;
-use crate::cpu::packed::{PANEL, Panel};
+use crate::cpu::packed::PANEL;
 use crate::cpu::tiles::{Tile, TileLayout};
 use crate::dtype::DType;
 
@@ -28,7 +28,7 @@ fn fill_tile(layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) 
 }
 
 /// The outputs of one panel for one tile.
-pub(crate) fn product(_: Avx2, dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
+pub(crate) fn product(_: Avx2, dtype: DType, panel: &[u8], tile: Tile<'_>, out: &mut Sums) {
     // SAFETY: the token proves the features.
     unsafe {
         match tile.height {
@@ -42,7 +42,7 @@ pub(crate) fn product(_: Avx2, dtype: DType, panel: Panel<'_>, tile: Tile<'_>, o
 
 /// `R` is the height of the tile.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn product_of<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
+fn product_of<const R: usize>(dtype: DType, panel: &[u8], tile: Tile<'_>, out: &mut Sums) {
     match dtype {
         DType::F32 => floats::<F32, 32, R>(panel, tile, out),
         DType::F16 => floats::<F16, 16, R>(panel, tile, out),
@@ -80,8 +80,8 @@ const BF16: u8 = 2;
 /// Weights of type `T`, `BYTES` for 8 outputs.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn floats<const T: u8, const BYTES: usize, const R: usize>(panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
-    let weights = panel.codes.as_chunks::<BYTES>().0.as_chunks::<2>().0;
+fn floats<const T: u8, const BYTES: usize, const R: usize>(panel: &[u8], tile: Tile<'_>, out: &mut Sums) {
+    let weights = panel.as_chunks::<BYTES>().0.as_chunks::<2>().0;
     let mut acc = [[_mm256_setzero_ps(); R]; 2];
     for (weights, x) in weights.iter().zip(tile.words.as_chunks::<R>().0) {
         let mut wide = [_mm256_setzero_ps(); 2];
@@ -109,19 +109,20 @@ fn floats<const T: u8, const BYTES: usize, const R: usize>(panel: Panel<'_>, til
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn blocks_of_32<const UNIT: usize, const PARAMETERS: usize, const R: usize>(
-    panel: Panel<'_>,
+    panel: &[u8],
     tile: Tile<'_>,
     out: &mut Sums,
 ) {
     let minimums = const { PARAMETERS == 64 };
     // Signed bytes take no zero point; other codes begin with its sum.
     let start = const { PARAMETERS == 32 && UNIT != 512 };
-    let weights = panel.codes.as_chunks::<UNIT>().0.iter().zip(panel.parameters.as_chunks::<PARAMETERS>().0);
+    let blocks = panel.chunks_exact(const { PARAMETERS + UNIT });
     let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0;
     let scales = tile.scales.as_chunks::<R>().0.iter().zip(tile.sums.as_chunks::<R>().0);
     let ones = _mm256_set1_epi16(1);
     let mut acc = [[_mm256_setzero_ps(); R]; 2];
-    for (((unit, parameters), words), (x_scales, sums)) in weights.zip(words).zip(scales) {
+    for ((block, words), (x_scales, sums)) in blocks.zip(words).zip(scales) {
+        let (parameters, unit) = split::<PARAMETERS, UNIT>(block);
         for h in 0..2 {
             let mut dots = [_mm256_setzero_si256(); R];
             for r in 0..R {
@@ -159,18 +160,19 @@ fn blocks_of_256<
     const SUBS: usize,
     const R: usize,
 >(
-    panel: Panel<'_>,
+    panel: &[u8],
     tile: Tile<'_>,
     out: &mut Sums,
 ) {
     let minimums = const { SUMS < 8 * SUBS };
-    let units = panel.codes.as_chunks::<UNIT>().0.as_chunks::<8>().0;
-    let weights = units.iter().zip(panel.parameters.as_chunks::<PARAMETERS>().0);
+    let blocks = panel.chunks_exact(const { PARAMETERS + 8 * UNIT });
     let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0.as_chunks::<8>().0;
     let sums = tile.sums.as_chunks::<R>().0.as_chunks::<SUMS>().0;
     let scales = tile.scales.as_chunks::<R>().0.iter().zip(sums);
     let mut acc = [[_mm256_setzero_ps(); R]; 2];
-    for (((units, parameters), words), (x_scales, sums)) in weights.zip(words).zip(scales) {
+    for ((block, words), (x_scales, sums)) in blocks.zip(words).zip(scales) {
+        let (parameters, units) = block.split_at(PARAMETERS);
+        let units = units.as_chunks::<UNIT>().0;
         let (halves, integers) = parameters.split_at(if minimums { 64 } else { 32 });
         let (sub_scales, sub_minimums) = integers.split_at(8 * SUBS * PANEL);
         for h in 0..2 {

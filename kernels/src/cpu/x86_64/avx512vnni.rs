@@ -1,16 +1,21 @@
 //! Matmul kernels for AVX-512 with VNNI: one vector is a panel of outputs.
 //!
 //! `vpdpbusd` adds four products of code bytes and activation bytes to each i32 lane, which is what
-//! the groups of [`packed`](crate::cpu::packed) are made for. Activations are broadcast from memory.
+//! the groups of [`packed`](crate::cpu::packed) are made for. Two panels go together: a broadcast of
+//! activations serves both, and the memory is read at two places at once, which it likes best.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::load::{load128, load256};
 use crate::cpu::isa::Avx512Vnni;
 use crate::cpu::matmul::Sums;
-use crate::cpu::packed::{PANEL, Panel};
+use crate::cpu::packed::PANEL;
 use crate::cpu::tiles::{Tile, TileLayout};
 use crate::dtype::DType;
+
+/// How far ahead a lone row asks for weights: the memory answers after about this many bytes.
+const AHEAD: usize = 4096;
 
 /// Fills a tile, see [`TileLayout::fill`].
 pub(crate) fn fill(_: Avx512Vnni, layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) {
@@ -23,56 +28,83 @@ fn fill_tile(layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) 
     layout.fill(x, height, numbers);
 }
 
-/// The outputs of one panel for one tile.
-pub(crate) fn product(_: Avx512Vnni, dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
+/// The outputs of one or two panels for one tile.
+pub(crate) fn product(_: Avx512Vnni, dtype: DType, panels: &[&[u8]], tile: Tile<'_>, out: &mut [Sums]) {
     // SAFETY: the token proves the features.
     unsafe {
-        match tile.height {
-            1 => product_of::<1>(dtype, panel, tile, out),
-            2 => product_of::<2>(dtype, panel, tile, out),
-            4 => product_of::<4>(dtype, panel, tile, out),
-            8 => product_of::<8>(dtype, panel, tile, out),
-            16 if dtype.is_float() => floats_of::<16>(dtype, panel, tile, out),
-            height => unreachable!("a tile of {height} rows"),
+        match (panels, out) {
+            (&[panel], [out]) => product_of([panel], dtype, tile, [out]),
+            (&[one, two], [first, second]) => product_of([one, two], dtype, tile, [first, second]),
+            _ => unreachable!("{} panels at once", panels.len()),
         }
+    }
+}
+
+/// `P` is the number of panels.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn product_of<const P: usize>(panels: [&[u8]; P], dtype: DType, tile: Tile<'_>, out: [&mut Sums; P]) {
+    match tile.height {
+        1 => tile_of::<1, P>(dtype, panels, tile, out),
+        2 => tile_of::<2, P>(dtype, panels, tile, out),
+        4 => tile_of::<4, P>(dtype, panels, tile, out),
+        8 => tile_of::<8, P>(dtype, panels, tile, out),
+        16 if dtype.is_float() => floats_of::<16, P>(dtype, panels, tile, out),
+        height => unreachable!("a tile of {height} rows"),
     }
 }
 
 /// `R` is the height of the tile.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn product_of<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
+fn tile_of<const R: usize, const P: usize>(
+    dtype: DType,
+    panels: [&[u8]; P],
+    tile: Tile<'_>,
+    out: [&mut Sums; P],
+) {
     match dtype {
-        DType::F32 | DType::F16 | DType::BF16 => floats_of::<R>(dtype, panel, tile, out),
-        DType::Q4_0 => blocks_of_32::<256, 32, R>(panel, tile, out),
-        DType::Q4_1 => blocks_of_32::<256, 64, R>(panel, tile, out),
-        DType::Q5_0 => blocks_of_32::<320, 32, R>(panel, tile, out),
-        DType::Q5_1 => blocks_of_32::<320, 64, R>(panel, tile, out),
-        DType::Q8_0 => blocks_of_32::<512, 32, R>(panel, tile, out),
-        DType::Q2K => blocks_of_256::<256, 576, 8, 2, R>(panel, tile, out),
-        DType::Q3K => blocks_of_256::<256, 288, 16, 2, R>(panel, tile, out),
-        DType::Q4K => blocks_of_256::<256, 320, 4, 1, R>(panel, tile, out),
-        DType::Q5K => blocks_of_256::<320, 320, 4, 1, R>(panel, tile, out),
-        DType::Q6K => blocks_of_256::<384, 288, 16, 2, R>(panel, tile, out),
+        DType::F32 | DType::F16 | DType::BF16 => floats_of::<R, P>(dtype, panels, tile, out),
+        DType::Q4_0 => blocks_of_32::<256, 32, 288, R, P>(panels, tile, out),
+        DType::Q4_1 => blocks_of_32::<256, 64, 320, R, P>(panels, tile, out),
+        DType::Q5_0 => blocks_of_32::<320, 32, 352, R, P>(panels, tile, out),
+        DType::Q5_1 => blocks_of_32::<320, 64, 384, R, P>(panels, tile, out),
+        DType::Q8_0 => blocks_of_32::<512, 32, 544, R, P>(panels, tile, out),
+        DType::Q2K => blocks_of_256::<256, 576, 2624, 8, 2, R, P>(panels, tile, out),
+        DType::Q3K => blocks_of_256::<256, 288, 2336, 16, 2, R, P>(panels, tile, out),
+        DType::Q4K => blocks_of_256::<256, 320, 2368, 4, 1, R, P>(panels, tile, out),
+        DType::Q5K => blocks_of_256::<320, 320, 2880, 4, 1, R, P>(panels, tile, out),
+        DType::Q6K => blocks_of_256::<384, 288, 3360, 16, 2, R, P>(panels, tile, out),
     }
 }
+
+/// Numbers of each row, for each panel.
+type Rows<T, const R: usize, const P: usize> = [[T; P]; R];
 
 /// Hands out what the lanes have summed up.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store<const R: usize>(acc: &[__m512; R], out: &mut Sums) {
-    for (out, acc) in out.iter_mut().zip(acc) {
-        // SAFETY: `out` is 16 f32.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *acc) };
+fn store<const R: usize, const P: usize>(acc: &Rows<__m512, R, P>, out: [&mut Sums; P]) {
+    for (p, out) in out.into_iter().enumerate() {
+        for (out, acc) in out.iter_mut().zip(acc) {
+            // SAFETY: `out` is 16 f32.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc[p]) };
+        }
     }
 }
 
 /// Float weights; `R` is the height of the tile.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn floats_of<const R: usize>(dtype: DType, panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
-    match dtype {
-        DType::F16 => floats::<F16, 32, R>(panel, tile, out),
-        DType::BF16 => floats::<BF16, 32, R>(panel, tile, out),
-        _ => floats::<F32, 64, R>(panel, tile, out),
+fn floats_of<const R: usize, const P: usize>(
+    dtype: DType,
+    panels: [&[u8]; P],
+    tile: Tile<'_>,
+    out: [&mut Sums; P],
+) {
+    for (panel, out) in panels.into_iter().zip(out) {
+        match dtype {
+            DType::F16 => floats::<F16, 32, R>(panel, tile, out),
+            DType::BF16 => floats::<BF16, 32, R>(panel, tile, out),
+            _ => floats::<F32, 64, R>(panel, tile, out),
+        }
     }
 }
 
@@ -83,9 +115,9 @@ const BF16: u8 = 2;
 /// Weights of type `T`, `BYTES` for 16 outputs.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn floats<const T: u8, const BYTES: usize, const R: usize>(panel: Panel<'_>, tile: Tile<'_>, out: &mut Sums) {
-    let weights = panel.codes.as_chunks::<BYTES>().0;
-    let mut acc = [_mm512_setzero_ps(); R];
+fn floats<const T: u8, const BYTES: usize, const R: usize>(panel: &[u8], tile: Tile<'_>, out: &mut Sums) {
+    let weights = panel.as_chunks::<BYTES>().0;
+    let mut acc = [[_mm512_setzero_ps()]; R];
     for (weights, x) in weights.iter().zip(tile.words.as_chunks::<R>().0) {
         let weights = match T {
             F16 => _mm512_cvtph_ps(load256(weights)),
@@ -93,45 +125,61 @@ fn floats<const T: u8, const BYTES: usize, const R: usize>(panel: Panel<'_>, til
             _ => _mm512_castsi512_ps(load512(weights)),
         };
         for r in 0..R {
-            acc[r] = _mm512_fmadd_ps(broadcast(x[r]), weights, acc[r]);
+            acc[r][0] = _mm512_fmadd_ps(broadcast(x[r]), weights, acc[r][0]);
         }
     }
-    store(&acc, out);
+    store(&acc, [out]);
 }
 
-/// Types with blocks of 32. `UNIT` and `PARAMETERS` are the bytes of a block; 64 bytes of parameters
-/// are scales and minimums.
+/// Types with blocks of 32. `UNIT` and `PARAMETERS` are the bytes of codes and parameters of a block,
+/// `BLOCK` those of both; 64 bytes of parameters are scales and minimums.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn blocks_of_32<const UNIT: usize, const PARAMETERS: usize, const R: usize>(
-    panel: Panel<'_>,
+fn blocks_of_32<
+    const UNIT: usize,
+    const PARAMETERS: usize,
+    const BLOCK: usize,
+    const R: usize,
+    const P: usize,
+>(
+    panels: [&[u8]; P],
     tile: Tile<'_>,
-    out: &mut Sums,
+    out: [&mut Sums; P],
 ) {
     let minimums = const { PARAMETERS == 64 };
-    let weights = panel.codes.as_chunks::<UNIT>().0.iter().zip(panel.parameters.as_chunks::<PARAMETERS>().0);
+    const { assert!(PARAMETERS + UNIT == BLOCK) };
+    let panels = blocks_of::<BLOCK, P>(panels);
     let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0;
     let scales = tile.scales.as_chunks::<R>().0.iter().zip(tile.sums.as_chunks::<R>().0);
-    let mut acc = [_mm512_setzero_ps(); R];
-    for (((unit, parameters), words), (x_scales, sums)) in weights.zip(words).zip(scales) {
-        let codes = unpack(unit);
-        let mut dots = [_mm512_setzero_si512(); R];
-        for r in 0..R {
-            if !minimums {
-                dots[r] = _mm512_set1_epi32(sums[r]);
+    let mut acc = [[_mm512_setzero_ps(); P]; R];
+    for (b, (words, (x_scales, sums))) in words.iter().zip(scales).enumerate() {
+        let mut blocks = [&[0; BLOCK]; P];
+        for p in 0..P {
+            blocks[p] = &panels[p][b];
+            if R == 1 {
+                fetch_ahead(blocks[p], 0..BLOCK);
             }
         }
-        add_groups(&codes, words, &mut dots);
-        let scale = _mm512_cvtph_ps(load256(&parameters[..32]));
+        let mut dots = [[_mm512_setzero_si512(); P]; R];
         for r in 0..R {
-            let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), factor, acc[r]);
+            if !minimums {
+                dots[r] = [_mm512_set1_epi32(sums[r]); P];
+            }
         }
-        if minimums {
-            let minimum = _mm512_cvtph_ps(load256(&parameters[32..]));
+        add_groups::<UNIT, BLOCK, 0, R, P>(blocks, PARAMETERS, words, &mut dots);
+        add_groups::<UNIT, BLOCK, 4, R, P>(blocks, PARAMETERS, words, &mut dots);
+        for p in 0..P {
+            let scale = _mm512_cvtph_ps(load256(blocks[p]));
             for r in 0..R {
-                let factor = _mm512_mul_ps(minimum, broadcast(x_scales[r]));
-                acc[r] = _mm512_fmadd_ps(broadcast(sums[r]), factor, acc[r]);
+                let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
+                acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), factor, acc[r][p]);
+            }
+            if minimums {
+                let minimum = _mm512_cvtph_ps(load256(&blocks[p][32..]));
+                for r in 0..R {
+                    let factor = _mm512_mul_ps(minimum, broadcast(x_scales[r]));
+                    acc[r][p] = _mm512_fmadd_ps(broadcast(sums[r]), factor, acc[r][p]);
+                }
             }
         }
     }
@@ -139,74 +187,126 @@ fn blocks_of_32<const UNIT: usize, const PARAMETERS: usize, const R: usize>(
 }
 
 /// K types. `UNIT` is the bytes of 32 codes of a panel, `PARAMETERS` those of the parameters of a
-/// block, `SUMS` the words of sums of a block, `SUBS` the sub-blocks of a unit. Only types with
-/// minimums have fewer sums than sub-blocks.
+/// block, `BLOCK` those of all of it, `SUMS` the words of sums of a block, `SUBS` the sub-blocks of a
+/// unit. Only types with minimums have fewer sums than sub-blocks.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn blocks_of_256<
     const UNIT: usize,
     const PARAMETERS: usize,
+    const BLOCK: usize,
     const SUMS: usize,
     const SUBS: usize,
     const R: usize,
+    const P: usize,
 >(
-    panel: Panel<'_>,
+    panels: [&[u8]; P],
     tile: Tile<'_>,
-    out: &mut Sums,
+    out: [&mut Sums; P],
 ) {
     let minimums = const { SUMS < 8 * SUBS };
-    let units = panel.codes.as_chunks::<UNIT>().0.as_chunks::<8>().0;
-    let weights = units.iter().zip(panel.parameters.as_chunks::<PARAMETERS>().0);
+    let integers = const { if SUMS < 8 * SUBS { 64 } else { 32 } };
+    const { assert!(PARAMETERS + 8 * UNIT == BLOCK) };
+    let panels = blocks_of::<BLOCK, P>(panels);
     let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0.as_chunks::<8>().0;
     let sums = tile.sums.as_chunks::<R>().0.as_chunks::<SUMS>().0;
     let scales = tile.scales.as_chunks::<R>().0.iter().zip(sums);
-    let mut acc = [_mm512_setzero_ps(); R];
-    for (((units, parameters), words), (x_scales, sums)) in weights.zip(words).zip(scales) {
-        let (halves, integers) = parameters.split_at(if minimums { 64 } else { 32 });
-        let (sub_scales, sub_minimums) = integers.split_at(8 * SUBS * PANEL);
-        let mut dots = [_mm512_setzero_si512(); R];
-        for (u, (unit, words)) in units.iter().zip(words).enumerate() {
-            let codes = unpack(unit);
+    let mut acc = [[_mm512_setzero_ps(); P]; R];
+    for (b, (words, (x_scales, sums))) in words.iter().zip(scales).enumerate() {
+        let mut blocks = [&[0; BLOCK]; P];
+        for p in 0..P {
+            blocks[p] = &panels[p][b];
+        }
+        let mut dots = [[_mm512_setzero_si512(); P]; R];
+        for (u, words) in words.iter().enumerate() {
+            let at = PARAMETERS + u * UNIT;
+            if R == 1 {
+                let part = if u == 0 { 0..at + UNIT } else { at..at + UNIT };
+                for block in blocks {
+                    fetch_ahead(block, part.clone());
+                }
+            }
             for s in 0..SUBS {
                 let j = u * SUBS + s;
-                let mut sub_dots = [_mm512_setzero_si512(); R];
+                let mut sub_dots = [[_mm512_setzero_si512(); P]; R];
                 for r in 0..R {
                     if !minimums {
-                        sub_dots[r] = _mm512_set1_epi32(sums[j][r]);
+                        sub_dots[r] = [_mm512_set1_epi32(sums[j][r]); P];
                     }
                 }
-                let groups = s * 8 / SUBS..(s + 1) * 8 / SUBS;
-                add_groups(&codes[groups.clone()], &words[groups], &mut sub_dots);
-                let sub_scale = _mm512_cvtepi8_epi32(load128(&sub_scales[j * PANEL..]));
-                for r in 0..R {
-                    dots[r] = _mm512_add_epi32(dots[r], _mm512_mullo_epi32(sub_dots[r], sub_scale));
+                if SUBS == 1 || s == 0 {
+                    add_groups::<UNIT, BLOCK, 0, R, P>(blocks, at, words, &mut sub_dots);
+                }
+                if SUBS == 1 || s == 1 {
+                    add_groups::<UNIT, BLOCK, 4, R, P>(blocks, at, words, &mut sub_dots);
+                }
+                for p in 0..P {
+                    let scale = _mm512_cvtepi8_epi32(load128(&blocks[p][integers + j * PANEL..]));
+                    for r in 0..R {
+                        let scaled = _mm512_mullo_epi32(sub_dots[r][p], scale);
+                        dots[r][p] = _mm512_add_epi32(dots[r][p], scaled);
+                    }
                 }
             }
         }
-        let scale = _mm512_cvtph_ps(load256(&halves[..32]));
-        for r in 0..R {
-            let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), factor, acc[r]);
-        }
-        if minimums {
-            let dots = minimum_dots(sub_minimums, sums);
-            let scale = _mm512_cvtph_ps(load256(&halves[32..]));
+        for p in 0..P {
+            let scale = _mm512_cvtph_ps(load256(blocks[p]));
             for r in 0..R {
                 let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
-                acc[r] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(dots[r]), factor, acc[r]);
+                acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), factor, acc[r][p]);
+            }
+            if minimums {
+                let dots = minimum_dots(&blocks[p][integers + 8 * SUBS * PANEL..PARAMETERS], sums);
+                let scale = _mm512_cvtph_ps(load256(&blocks[p][32..]));
+                for r in 0..R {
+                    let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
+                    acc[r][p] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(dots[r]), factor, acc[r][p]);
+                }
             }
         }
     }
     store(&acc, out);
 }
 
-/// Adds the products of groups to `dots`.
+/// The blocks of panels.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn add_groups<const R: usize>(codes: &[__m512i], words: &[[i32; R]], dots: &mut [__m512i; R]) {
-    for (codes, words) in codes.iter().zip(words) {
+fn blocks_of<const BLOCK: usize, const P: usize>(panels: [&[u8]; P]) -> [&[[u8; BLOCK]]; P] {
+    let mut blocks: [&[[u8; BLOCK]]; P] = [&[]; P];
+    for p in 0..P {
+        blocks[p] = panels[p].as_chunks().0;
+    }
+    blocks
+}
+
+/// Asks for the memory some way behind bytes `part` of a block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn fetch_ahead(block: &[u8], part: Range<usize>) {
+    for at in part.step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD + at).cast());
+    }
+}
+
+/// Adds the products of groups `FIRST .. FIRST + 4` of the units `at` which blocks have to `dots`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn add_groups<const UNIT: usize, const BLOCK: usize, const FIRST: usize, const R: usize, const P: usize>(
+    blocks: [&[u8; BLOCK]; P],
+    at: usize,
+    words: &[[i32; R]; 8],
+    dots: &mut Rows<__m512i, R, P>,
+) {
+    for (g, words) in words.iter().enumerate().skip(FIRST).take(4) {
+        let mut codes = [_mm512_setzero_si512(); P];
+        for p in 0..P {
+            codes[p] = unpack::<UNIT>(&blocks[p][at..at + UNIT], g);
+        }
         for r in 0..R {
-            dots[r] = _mm512_dpbusd_epi32(dots[r], *codes, _mm512_set1_epi32(words[r]));
+            let x = _mm512_set1_epi32(words[r]);
+            for p in 0..P {
+                dots[r][p] = _mm512_dpbusd_epi32(dots[r][p], codes[p], x);
+            }
         }
     }
 }
@@ -225,61 +325,44 @@ fn minimum_dots<const R: usize>(minimums: &[u8], sums: &[[i32; R]]) -> [__m512i;
     dots
 }
 
-/// The eight groups of a unit, one code per byte.
+/// Group `g` of a unit, one code per byte.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn unpack<const UNIT: usize>(unit: &[u8; UNIT]) -> [__m512i; 8] {
-    let mut codes = [_mm512_setzero_si512(); 8];
+fn unpack<const UNIT: usize>(unit: &[u8], g: usize) -> __m512i {
     if UNIT == 512 {
-        for g in 0..8 {
-            codes[g] = load512(&unit[64 * g..]);
+        return load512(&unit[64 * g..]);
+    }
+    let pair = load512(&unit[64 * (g % 4)..]);
+    let nibbles = if g < 4 { pair } else { _mm512_srli_epi16::<4>(pair) };
+    let codes = _mm512_and_si512(nibbles, _mm512_set1_epi8(0x0f));
+    let (upper, mask) = match UNIT {
+        320 => {
+            let fifth = load512(&unit[256..]);
+            let shifted = match g {
+                0 => _mm512_slli_epi16::<4>(fifth),
+                1 => _mm512_slli_epi16::<3>(fifth),
+                2 => _mm512_slli_epi16::<2>(fifth),
+                3 => _mm512_slli_epi16::<1>(fifth),
+                4 => fifth,
+                5 => _mm512_srli_epi16::<1>(fifth),
+                6 => _mm512_srli_epi16::<2>(fifth),
+                _ => _mm512_srli_epi16::<3>(fifth),
+            };
+            (shifted, 0x10)
         }
-        return codes;
-    }
-    let nibble = _mm512_set1_epi8(0x0f);
-    for g in 0..4 {
-        let pair = load512(&unit[64 * g..]);
-        codes[g] = _mm512_and_si512(pair, nibble);
-        codes[g + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(pair), nibble);
-    }
-    if UNIT == 320 {
-        let fifth = load512(&unit[256..]);
-        let shifted = [
-            _mm512_slli_epi16::<4>(fifth),
-            _mm512_slli_epi16::<3>(fifth),
-            _mm512_slli_epi16::<2>(fifth),
-            _mm512_slli_epi16::<1>(fifth),
-            fifth,
-            _mm512_srli_epi16::<1>(fifth),
-            _mm512_srli_epi16::<2>(fifth),
-            _mm512_srli_epi16::<3>(fifth),
-        ];
-        for g in 0..8 {
-            codes[g] = or_masked(codes[g], shifted[g], _mm512_set1_epi8(0x10));
+        384 => {
+            let upper = load512(&unit[256 + 64 * (g / 4)..]);
+            let shifted = match g % 4 {
+                0 => _mm512_slli_epi16::<4>(upper),
+                1 => _mm512_slli_epi16::<2>(upper),
+                2 => upper,
+                _ => _mm512_srli_epi16::<2>(upper),
+            };
+            (shifted, 0x30)
         }
-    }
-    if UNIT == 384 {
-        for half in 0..2 {
-            let upper = load512(&unit[256 + 64 * half..]);
-            let shifted = [
-                _mm512_slli_epi16::<4>(upper),
-                _mm512_slli_epi16::<2>(upper),
-                upper,
-                _mm512_srli_epi16::<2>(upper),
-            ];
-            for g in 0..4 {
-                codes[4 * half + g] = or_masked(codes[4 * half + g], shifted[g], _mm512_set1_epi8(0x30));
-            }
-        }
-    }
-    codes
-}
-
-/// `a | b & mask`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn or_masked(a: __m512i, b: __m512i, mask: __m512i) -> __m512i {
-    _mm512_or_si512(a, _mm512_and_si512(b, mask))
+        _ => return codes,
+    };
+    _mm512_or_si512(codes, _mm512_and_si512(upper, _mm512_set1_epi8(mask)))
 }
 
 /// The f32 with these bits in all lanes.

@@ -28,3 +28,12 @@ pub(super) fn load256(bytes: &[u8]) -> __m256i {
     // SAFETY: there are 32 bytes; any alignment will do.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
+
+/// A block of 32: its parameters and its codes.
+#[inline]
+pub(super) fn split<const PARAMETERS: usize, const UNIT: usize>(
+    block: &[u8],
+) -> (&[u8; PARAMETERS], &[u8; UNIT]) {
+    let (parameters, rest) = block.split_first_chunk().expect("the size of a block");
+    (parameters, rest.first_chunk().expect("the size of a block"))
+}
