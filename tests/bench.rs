@@ -9,7 +9,7 @@ use kernels::{Cpu, CpuOptions, DType, KvDtype};
 use mobilevlmd::bench::dims::Dims;
 use mobilevlmd::bench::engine::synthetic_engine;
 use mobilevlmd::bench::stage::Stage;
-use mobilevlmd::bench::synthetic::{FileType, Recipe, Synthetic};
+use mobilevlmd::bench::synthetic::{FileType, Recipe, Synthetic, Tower};
 use mobilevlmd::bench::{self, Options};
 use mobilevlmd::model::files::{
     LoadOptions, ModelFiles, ModelPaths, ProjectorKind, TensorStore, TokenizerSource,
@@ -20,7 +20,8 @@ use mobilevlmd::model::{Input, KvOptions, MobileVlm};
 const LOAD: LoadOptions = LoadOptions { dtype: None, vision_dtype: DType::Q8_0, exact: false };
 
 fn recipe(projector: ProjectorKind, file_type: FileType) -> Recipe {
-    Recipe { vision: Dims::Tiny.vision(), language: Dims::Tiny.language(), projector, file_type, seed: 5 }
+    let (vision, language) = (Dims::Tiny.vision(), Dims::Tiny.language());
+    Recipe { vision, language, projector, tower: Tower::Plain, file_type, seed: 5 }
 }
 
 /// An empty folder of this test's own.

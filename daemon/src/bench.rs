@@ -31,7 +31,7 @@ use probe::Prober;
 use report::Report;
 use rounds::Bench;
 use stage::{Stage, Work};
-use synthetic::{FileType, Recipe};
+use synthetic::{FileType, Recipe, Tower};
 
 /// Seed of all made-up weights.
 pub const SEED: u64 = 1;
@@ -178,6 +178,7 @@ fn recipe(dims: Dims, stage: Stage) -> Recipe {
                 ..language
             },
             projector,
+            tower: Tower::Plain,
             file_type: FileType::Q8_0,
             seed: SEED,
         },
@@ -185,6 +186,7 @@ fn recipe(dims: Dims, stage: Stage) -> Recipe {
             vision: VisionConfig { blocks: 1, ..small_vision },
             language,
             projector: ProjectorKind::LdpV2,
+            tower: Tower::Plain,
             file_type,
             seed: SEED,
         },

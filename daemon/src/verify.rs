@@ -26,6 +26,7 @@ mod row;
 mod table;
 mod target;
 mod tokenizer;
+pub mod tower;
 pub mod world;
 
 pub use row::{Bound, Row};
@@ -73,6 +74,9 @@ pub enum VerifyError {
         error: serde_json::Error,
     },
 }
+
+/// 8-bit vision: the smallest cosine of a patch.
+const VISION_COSINE: Bound = Bound::AtLeast(0.999);
 
 /// Where rows go; counts them.
 struct Sink<'a> {

@@ -15,7 +15,7 @@ use messages::Rule;
 use crate::model::files::ModelFiles;
 
 use super::dims::Dims;
-use super::synthetic::{FileType, Recipe};
+use super::synthetic::{FileType, Recipe, Tower};
 use super::{BenchError, Options, SEED};
 
 pub use report::{Cameras, EngineReport, Restart, Together, Units, Wait};
@@ -53,6 +53,7 @@ pub fn synthetic_engine<D: Device + 'static>(
         vision: dims.vision(),
         language: dims.language(),
         projector: crate::model::files::ProjectorKind::LdpV2,
+        tower: Tower::Plain,
         file_type: FileType::Q4_K_M,
         seed: SEED,
     };

@@ -4,6 +4,7 @@
 //! chosen so that activations stay near 1 from layer to layer.
 
 mod blocks;
+mod loud;
 mod file_type;
 mod pair;
 mod vocabulary;
@@ -18,8 +19,10 @@ use crate::model::language::LanguageConfig;
 use crate::model::vision::VisionConfig;
 
 use super::dims::squeeze_width;
+use loud::Loud;
 
 pub use file_type::FileType;
+pub use loud::Tower;
 pub use pair::{PairError, Recipe};
 pub use vocabulary::vocabulary;
 
@@ -53,6 +56,8 @@ pub struct Synthetic {
     seed: u64,
     planned: Vec<Planned>,
     places: HashMap<String, usize>,
+    /// Tensors with rows that are louder than the others.
+    loud: HashMap<String, Loud>,
 }
 
 impl Synthetic {
@@ -124,6 +129,9 @@ impl TensorStore for Synthetic {
         let seed = blocks::seed_of(self.seed, name);
         let mut bytes = vec![0; planned.bytes()];
         blocks::fill(&mut bytes, planned.dtype, seed, planned.mean, planned.spread);
+        if let Some(loud) = self.loud.get(name) {
+            loud.raise(planned.dtype, planned.shape[0], &mut bytes);
+        }
         Ok(RawTensor { dtype: planned.dtype, shape: planned.shape.clone(), bytes: Cow::Owned(bytes) })
     }
 
@@ -216,7 +224,7 @@ impl Plan {
 
     fn finish(self, place: &'static str, seed: u64) -> Synthetic {
         let places = self.planned.iter().enumerate().map(|(i, planned)| (planned.name.clone(), i)).collect();
-        Synthetic { place, seed, planned: self.planned, places }
+        Synthetic { place, seed, planned: self.planned, places, loud: HashMap::new() }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::bench::engine::{self, EngineReport};
 use crate::bench::load::{self, LoadReport};
 use crate::bench::report::Report;
 use crate::bench::stage::Stage;
-use crate::bench::synthetic::{FileType, Recipe};
+use crate::bench::synthetic::{FileType, Recipe, Tower};
 use crate::bench::{self, Options, SEED};
 use crate::config::ModelConfig;
 use crate::model::files::{LoadOptions, ModelFiles, ProjectorKind};
@@ -140,7 +140,8 @@ fn measure_load(args: &Args) -> Result<LoadReport, Failure> {
 /// The made-up model.
 fn recipe(args: &Args, file_type: FileType) -> Recipe {
     let (vision, language) = (args.dims.vision(), args.dims.language());
-    Recipe { vision, language, projector: ProjectorKind::LdpV2, file_type, seed: SEED }
+    let projector = ProjectorKind::LdpV2;
+    Recipe { vision, language, projector, tower: Tower::Plain, file_type, seed: SEED }
 }
 
 /// How devices are made, and what is done how often.

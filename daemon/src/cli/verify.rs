@@ -7,7 +7,8 @@ use kernels::cpu::IsaLevel;
 use serde::Serialize;
 
 use super::Failure;
-use crate::verify::{Options, Row, Target, verify};
+use crate::verify::tower::{Size, towers};
+use crate::verify::{Options, Row, Summary, Target, VerifyError, verify};
 
 pub mod world;
 
@@ -18,11 +19,15 @@ const OF_A_SCORE: [&str; 8] = ["scenes", "seed", "conditions", "misses", "config
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The folder: indexes in `goldens`, models in `checkpoints` and `gguf`.
-    #[arg(required_unless_present = "scenes", conflicts_with_all = OF_A_SCORE)]
+    #[arg(required_unless_present_any = ["scenes", "tower"], conflicts_with_all = OF_A_SCORE)]
     dir: Option<PathBuf>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
+    /// Instead of reference data: hold the vision part's default arithmetic against the exact one, on
+    /// made-up towers at real dimensions with and without channels far louder than the others.
+    #[arg(long, conflicts_with_all = ["dir", "scenes", "exact_only"])]
+    tower: bool,
     /// Check the exact f32 path only, not the default path of `run`.
     #[arg(long, alias = "exact")]
     exact_only: bool,
@@ -50,6 +55,10 @@ struct Report {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let target = args.isa.as_deref().map(|name| target(name, args.threads)).transpose()?;
+    if args.tower {
+        let target = target.unwrap_or_else(|| Target::best(args.threads));
+        return show(args, |show| Ok(towers(Size::Real, target, show)));
+    }
     let Some(dir) = &args.dir else { return args.world.run(target, args.threads, args.json) };
     let options = Options {
         dir: dir.clone(),
@@ -57,9 +66,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         targets: target.into_iter().collect(),
         threads: args.threads,
     };
+    show(args, |show| verify(&options, show))
+}
+
+/// Prints the rows of a check as they come, then how many there were.
+fn show(
+    args: &Args,
+    check: impl FnOnce(&mut dyn FnMut(&Row)) -> Result<Summary, VerifyError>,
+) -> Result<(), Failure> {
     let mut rows = Vec::new();
     let mut out = std::io::stdout().lock();
-    let summary = verify(&options, &mut |row| {
+    let summary = check(&mut |row| {
         if args.json {
             rows.push(row.clone());
         } else if !(args.quiet && row.passed) {
@@ -107,6 +124,9 @@ mod tests {
                 "verify --world 40 --seed 7 --conditions plain,blank,jpeg --json --model m.gguf --isa avx2",
                 true,
             ),
+            ("verify --tower --isa avx2 --json", true),
+            ("verify --tower tests/data", false),
+            ("verify --tower --world 5", false),
             ("verify", false),
             ("verify --world 0", false),
             ("verify --world 10 tests/data", false),

@@ -73,6 +73,15 @@ pub enum ProjectorKind {
     LdpV2,
 }
 
+impl fmt::Display for ProjectorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ldp => "LDP",
+            Self::LdpV2 => "LDPv2",
+        })
+    }
+}
+
 /// Where the vocabulary comes from.
 #[derive(Clone, Debug)]
 pub enum TokenizerSource {
@@ -361,10 +370,7 @@ impl ModelFiles {
     pub fn summary(&self) -> String {
         let LanguageConfig { layers, hidden, heads, kv_heads, vocabulary, .. } = self.language;
         let vision = &self.vision;
-        let projector = match self.projector {
-            ProjectorKind::Ldp => "LDP",
-            ProjectorKind::LdpV2 => "LDPv2",
-        };
+        let projector = self.projector;
         format!(
             "{}: language {layers} layers of {hidden}, {heads} heads ({kv_heads} for keys), {vocabulary} words, {}; \
              vision {} blocks of {}, {} heads, picture {}, {}; projector {projector}, {}",

@@ -2,10 +2,10 @@
 
 use kernels::{DType, Device, KvDtype};
 
-use super::Sink;
 use super::golden::{Golden, error, patch_cosine, vector_cosine};
 use super::row::{Bound, Row};
 use super::target::{OnDevice, Target};
+use super::{Sink, VISION_COSINE};
 use crate::config::ModelConfig;
 use crate::model::files::{LoadOptions, ModelFiles};
 use crate::model::kv_cache::Sequence;
@@ -19,8 +19,6 @@ use crate::model::{Input, KvOptions, MobileVlm};
 const FEATURES: Bound = Bound::AtMost(2e-5);
 const PROJECTED: Bound = Bound::AtMost(3e-5);
 const LOGITS: Bound = Bound::AtMost(5e-5);
-/// 8-bit vision: the smallest cosine of a patch.
-const VISION_COSINE: Bound = Bound::AtLeast(0.999);
 /// 8-bit activations: one rounding that falls the other way moves logits by up to 3 %.
 const EIGHT_BIT: Bound = Bound::AtMost(4e-2);
 /// Without a picture float weights keep f32 activations and differ by the f16 cache only; the

@@ -36,6 +36,12 @@ impl Target {
         Cpu::available().into_iter().map(|isa| Target::Cpu { isa, threads }).collect()
     }
 
+    /// The best instruction set of this processor.
+    pub fn best(threads: usize) -> Target {
+        let isa = Cpu::available().into_iter().max().unwrap_or(IsaLevel::Scalar);
+        Target::Cpu { isa, threads }
+    }
+
     /// The device that a configuration names, with the best instruction set it allows.
     pub fn of_config(config: &ModelConfig) -> Target {
         if config.device == "reference" {

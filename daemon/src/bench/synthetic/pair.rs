@@ -13,7 +13,7 @@ use crate::model::gguf_writer::{WriteError, write_mmproj, write_text};
 use crate::model::language::LanguageConfig;
 use crate::model::vision::VisionConfig;
 
-use super::{FileType, Synthetic, vocabulary};
+use super::{FileType, Synthetic, Tower, vocabulary};
 
 /// A made-up model in words.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Recipe {
     pub language: LanguageConfig,
     /// The projector.
     pub projector: ProjectorKind,
+    /// What the tower's channels are like.
+    pub tower: Tower,
     /// Types of the language model's matrices.
     pub file_type: FileType,
     /// Seed of all weights.
@@ -50,7 +52,12 @@ impl Recipe {
 
     /// The tensors of the vision tower's and the projector's file.
     pub fn mmproj(&self) -> Synthetic {
-        Synthetic::mmproj(&self.vision, self.projector, self.language.hidden, DType::F16, self.seed)
+        let made =
+            Synthetic::mmproj(&self.vision, self.projector, self.language.hidden, DType::F16, self.seed);
+        match self.tower {
+            Tower::Plain => made,
+            Tower::Loud => made.with_loud_channels(&self.vision),
+        }
     }
 
     fn description(&self) -> Description {
