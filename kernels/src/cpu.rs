@@ -12,6 +12,7 @@ mod buffer;
 mod matmul;
 mod packed;
 mod tiles;
+mod split;
 
 mod activation;
 mod attention;
@@ -155,8 +156,12 @@ impl Device for Cpu {
         Some(matrix.share())
     }
 
-    fn adopt_matrix(&self, shared: SharedMatrix) -> Result<PackedMatrix, DeviceError> {
-        PackedMatrix::adopt(shared)
+    fn adopt_matrix(
+        &self,
+        shared: SharedMatrix,
+        arithmetic: Arithmetic,
+    ) -> Result<PackedMatrix, DeviceError> {
+        PackedMatrix::adopt(shared, arithmetic)
     }
 
     fn matmul(&self, x: &HostTensor, w: &PackedMatrix, bias: Option<&HostTensor>, out: &mut HostTensor) {

@@ -109,6 +109,9 @@ pub enum Arithmetic {
     F32,
     /// Activations are quantized to 8 bits per block of the weight type, dot products are integer.
     Int8,
+    /// The same, but blocks of 32 activations in which a few are far larger than the others are
+    /// quantized twice: for inputs with loud channels.
+    Int8Split,
 }
 
 /// A stored matrix: `rows` outputs of `cols` inputs each, row after row.
@@ -262,7 +265,8 @@ pub trait Device: Send {
 
     /// The matrix that [`Device::share_matrix`] gave on a device with the same layout. Nothing is copied
     /// where the device can reach the bytes. Any bytes are safe, if senseless.
-    fn adopt_matrix(&self, shared: SharedMatrix) -> Result<Self::Matrix, DeviceError>;
+    fn adopt_matrix(&self, shared: SharedMatrix, arithmetic: Arithmetic)
+    -> Result<Self::Matrix, DeviceError>;
 
     // Linear layers.
 
@@ -298,7 +302,13 @@ pub trait Device: Send {
     /// * Q2_K, Q4_K and Q5_K then
     ///   `acc = fma(f32(sum over j of min_j * (sum of q in j)), -(dmin_w * d_x), acc)`.
     ///
-    /// In both, a block of x that holds a NaN or an infinity has `d_x = NaN` and all `q = 0`, so that
+    /// **[`Arithmetic::Int8Split`]** is the same for K types. With blocks of 32, a block of x is split if
+    /// fewer than 16 of its magnitudes are above a 16th of the largest. What is left over of it,
+    /// `x - q * d_x`, is quantized in the same way, and the block's part of the sum is computed of these
+    /// integers with an accumulator of its own that is 0 at first. The parts of all split blocks of a row
+    /// are added up in ascending order, beginning with 0, and their sum is added to `acc` if there is one.
+    ///
+    /// In all, a block of x that holds a NaN or an infinity has `d_x = NaN` and all `q = 0`, so that
     /// every output of that row, and of no other, is NaN. The bits of a NaN are not fixed.
     fn matmul(&self, x: &Self::Tensor, w: &Self::Matrix, bias: Option<&Self::Tensor>, out: &mut Self::Tensor);
 

@@ -88,7 +88,7 @@ impl Device for Reference {
         None
     }
 
-    fn adopt_matrix(&self, shared: SharedMatrix) -> Result<Matrix, DeviceError> {
+    fn adopt_matrix(&self, shared: SharedMatrix, _: Arithmetic) -> Result<Matrix, DeviceError> {
         Err(shared.foreign())
     }
 

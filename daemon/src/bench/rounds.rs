@@ -220,7 +220,7 @@ impl UnitClock {
 
 fn limit_of(arithmetic: Arithmetic) -> Limit {
     match arithmetic {
-        Arithmetic::Int8 => Limit::Int8,
+        Arithmetic::Int8 | Arithmetic::Int8Split => Limit::Int8,
         Arithmetic::F32 => Limit::F32,
     }
 }

@@ -4,7 +4,7 @@ pub mod names;
 pub mod kept;
 mod pack;
 
-use kernels::{DType, Device};
+use kernels::{Arithmetic, DType, Device};
 
 use super::files::{LoadOptions, ModelError, ModelFiles};
 use super::language::{LanguageLayer, LanguageWeights};
@@ -19,7 +19,8 @@ use pack::Packer;
 /// Loads the vision tower onto `device`.
 ///
 /// Matrices stored as floats become `options.vision_dtype`; those whose rows do not fill its blocks
-/// (the patch embedding: 588 inputs) stay as they are.
+/// (the patch embedding: 588 inputs) stay as they are. Trained towers have channels a hundred times the
+/// others, so integer products are those for loud channels.
 pub fn vision<D: Device>(
     files: &ModelFiles,
     device: &D,
@@ -27,7 +28,8 @@ pub fn vision<D: Device>(
     kept: &Kept,
 ) -> Result<VisionWeights<D>, ModelError> {
     let part = &files.parts.vision;
-    let (names, packer) = (&part.names, Packer::new(device, part, options.exact, (kept, "vision")));
+    let names = &part.names;
+    let packer = Packer::new(device, part, options.exact, Arithmetic::Int8Split, (kept, "vision"));
     let dtype = Some(options.vision_dtype);
     let block = |index: usize| -> Result<VisionBlock<D>, ModelError> {
         Ok(VisionBlock {
@@ -62,7 +64,8 @@ pub fn projector<D: Device>(
     kept: &Kept,
 ) -> Result<ProjectorWeights<D>, ModelError> {
     let part = &files.parts.projector;
-    let (names, packer) = (&part.names, Packer::new(device, part, options.exact, (kept, "projector")));
+    let names = &part.names;
+    let packer = Packer::new(device, part, options.exact, Arithmetic::Int8Split, (kept, "projector"));
     let dtype = match files.projector {
         ProjectorKind::Ldp => None,
         ProjectorKind::LdpV2 => Some(options.vision_dtype),
@@ -103,7 +106,8 @@ pub fn language<D: Device>(
     kept: &Kept,
 ) -> Result<LanguageWeights<D>, ModelError> {
     let part = &files.parts.language;
-    let (names, packer) = (&part.names, Packer::new(device, part, options.exact, (kept, "language")));
+    let names = &part.names;
+    let packer = Packer::new(device, part, options.exact, Arithmetic::Int8, (kept, "language"));
     let dtype = options.dtype;
     let layer = |index: usize| -> Result<LanguageLayer<D>, ModelError> {
         Ok(LanguageLayer {

@@ -10,10 +10,12 @@ use std::ops::Range;
 use super::isa::Isa;
 use super::packed::{Coding, PANEL, PackedMatrix};
 use super::scalar;
+use super::split::{Split, SplitLayout};
 use super::threads::{Base, Pool};
 use super::tiles::{MAX_HEIGHT, Tile, TileLayout};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{avx2, avx512vnni};
+use crate::device::Arithmetic;
 use crate::dtype::DType;
 use crate::tensor::HostTensor;
 
@@ -68,6 +70,8 @@ impl Isa {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     numbers: Vec<i32>,
+    /// What is left over of split blocks.
+    splits: Vec<i32>,
 }
 
 /// `out = x * w^T (+ bias)`.
@@ -101,6 +105,9 @@ pub(crate) fn matmul(
                 let count = if second < w.panels() { 2 } else { 1 };
                 let panels = [w.panel(first), w.panel(if count == 2 { second } else { first })];
                 isa.product(w.dtype(), &panels[..count], tile, &mut sums[..count]);
+                if tiles.splits(index).next().is_some() {
+                    add_splits(isa, w, &panels[..count], tiles.splits(index), &mut sums[..count]);
+                }
                 for (panel, sums) in [first, second].iter().zip(&sums[..count]) {
                     // SAFETY: `out` is borrowed until `run` returns, and panels are taken by one task each.
                     unsafe { target.write(rows.clone(), *panel, sums, bias) };
@@ -108,6 +115,40 @@ pub(crate) fn matmul(
             }
         }
     });
+}
+
+/// Adds what the split blocks of a tile give to the rows that need it.
+fn add_splits<'a>(
+    isa: Isa,
+    w: &PackedMatrix,
+    panels: &[&[u8]],
+    splits: impl Iterator<Item = Split<'a>>,
+    sums: &mut [Sums],
+) {
+    let size = Coding::of(w.dtype()).map_or(0, Coding::block_bytes);
+    let mut more = [Sums::default(); 2];
+    let mut needed = 0_u32;
+    for Split { block, rows, tile } in splits {
+        needed |= rows;
+        let blocks = [panels[0], panels[panels.len() - 1]].map(|panel| &panel[block * size..][..size]);
+        let mut parts = [Sums::default(); 2];
+        isa.product(w.dtype(), &blocks[..panels.len()], tile, &mut parts[..panels.len()]);
+        for (more, part) in more.iter_mut().zip(&parts) {
+            add_rows(rows, part, more);
+        }
+    }
+    for (sums, more) in sums.iter_mut().zip(&more) {
+        add_rows(needed, more, sums);
+    }
+}
+
+/// `to += from` for the rows whose bits are set.
+fn add_rows(rows: u32, from: &Sums, to: &mut Sums) {
+    for (r, (from, to)) in from.iter().zip(to).enumerate() {
+        if rows >> r & 1 == 1 {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        }
+    }
 }
 
 /// Panels are multiplied in pairs, one of the first half with one of the second: a task then reads two
@@ -129,6 +170,8 @@ struct Tiles<'a> {
     height: usize,
     rows: usize,
     numbers: &'a [i32],
+    /// Split blocks of each tile, if the matrix wants them, and how long the part of a tile is.
+    splits: Option<(SplitLayout, usize, &'a [i32])>,
 }
 
 impl<'a> Tiles<'a> {
@@ -149,11 +192,47 @@ impl<'a> Tiles<'a> {
                 isa.fill(layout, x, tile_height(height, end - row), numbers);
             }
         });
-        Self { layout, height, rows, numbers }
+        let splits = Self::fill_splits((isa, pool), &mut scratch.splits, x, w, height);
+        Self { layout, height, rows, numbers, splits }
+    }
+
+    fn fill_splits(
+        (isa, pool): (Isa, &Pool),
+        numbers: &'a mut Vec<i32>,
+        x: &HostTensor,
+        w: &PackedMatrix,
+        height: usize,
+    ) -> Option<(SplitLayout, usize, &'a [i32])> {
+        let coding = Coding::of(w.dtype()).filter(|_| w.arithmetic() == Arithmetic::Int8Split);
+        let layout = SplitLayout::new(x.cols(), coding)?;
+        let (stride, rows) = (layout.len(height), x.rows());
+        let len = stride * rows.div_ceil(height);
+        if numbers.len() < len {
+            numbers.resize(len, 0);
+        }
+        pool.rows(&mut numbers[..len], stride, 1, &|first, chunk| {
+            for (i, numbers) in chunk.chunks_exact_mut(stride).enumerate() {
+                let row = (first + i) * height;
+                let end = rows.min(row + height);
+                let x = &x.data()[row * x.cols()..end * x.cols()];
+                let fill =
+                    |layout, x: &[f32], height, numbers: &mut [i32]| isa.fill(layout, x, height, numbers);
+                layout.fill(x, tile_height(height, end - row), numbers, fill);
+            }
+        });
+        Some((layout, stride, &numbers[..len]))
     }
 
     fn count(&self) -> usize {
         self.rows.div_ceil(self.height)
+    }
+
+    /// The split blocks of tile `index`.
+    fn splits(&self, index: usize) -> impl Iterator<Item = Split<'_>> {
+        let height = tile_height(self.height, self.rows - index * self.height);
+        let splits =
+            self.splits.map(|(layout, stride, numbers)| layout.splits(height, &numbers[index * stride..]));
+        splits.into_iter().flatten()
     }
 
     fn get(&self, index: usize) -> Tile<'_> {

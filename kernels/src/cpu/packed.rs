@@ -103,6 +103,8 @@ pub struct PackedMatrix {
     rows: usize,
     cols: usize,
     dtype: DType,
+    /// How activations meet it.
+    arithmetic: Arithmetic,
     /// Bytes of a panel.
     panel_bytes: usize,
     bytes: SharedBytes,
@@ -123,9 +125,10 @@ impl PackedMatrix {
             return Err(DeviceError::MatrixBytes { dtype, rows, cols, got, want });
         }
         let stored = match arithmetic {
-            Arithmetic::Int8 if dtype.is_float() => return Err(DeviceError::NoIntegerArithmetic(dtype)),
             Arithmetic::F32 if !dtype.is_float() => DType::F32,
-            Arithmetic::Int8 | Arithmetic::F32 => dtype,
+            Arithmetic::F32 => dtype,
+            _ if dtype.is_float() => return Err(DeviceError::NoIntegerArithmetic(dtype)),
+            Arithmetic::Int8 | Arithmetic::Int8Split => dtype,
         };
         let panels = rows.div_ceil(PANEL);
         let size = panel_size(stored, cols);
@@ -143,7 +146,7 @@ impl PackedMatrix {
             }
         });
         let bytes = SharedBytes::all(Arc::new(packed));
-        Ok(Self { rows, cols, dtype: stored, panel_bytes, bytes })
+        Ok(Self { rows, cols, dtype: stored, arithmetic, panel_bytes, bytes })
     }
 
     /// Itself, outside of the device.
@@ -152,15 +155,15 @@ impl PackedMatrix {
     }
 
     /// What [`PackedMatrix::share`] gave.
-    pub(crate) fn adopt(shared: SharedMatrix) -> Result<Self, DeviceError> {
+    pub(crate) fn adopt(shared: SharedMatrix, arithmetic: Arithmetic) -> Result<Self, DeviceError> {
         let (rows, cols, dtype) = (shared.rows, shared.cols, shared.dtype);
-        let whole_rows = dtype.row_bytes(cols).is_some();
-        let size = panel_size(dtype, cols).filter(|_| whole_rows);
+        let is_ours = dtype.row_bytes(cols).is_some() && dtype.is_float() == (arithmetic == Arithmetic::F32);
+        let size = panel_size(dtype, cols).filter(|_| is_ours);
         let total = size.and_then(|panel| panel.checked_mul(rows.div_ceil(PANEL)));
         let (Some(panel_bytes), true) = (size, total == Some(shared.bytes.len())) else {
             return Err(shared.foreign());
         };
-        Ok(Self { rows, cols, dtype, panel_bytes, bytes: shared.bytes })
+        Ok(Self { rows, cols, dtype, arithmetic, panel_bytes, bytes: shared.bytes })
     }
 
     /// Outputs.
@@ -176,6 +179,11 @@ impl PackedMatrix {
     /// What the panels hold.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// How activations meet it.
+    pub(crate) fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
     }
 
     /// Bytes held.
@@ -440,7 +448,7 @@ mod tests {
             let view = MatrixView { rows, cols, dtype, bytes: &bytes };
             let packed = PackedMatrix::pack(view, arithmetic, &Pool::new(1)).unwrap();
             let shared = packed.share();
-            let adopted = PackedMatrix::adopt(shared.clone()).unwrap();
+            let adopted = PackedMatrix::adopt(shared.clone(), arithmetic).unwrap();
             assert_eq!(adopted.bytes[..], packed.bytes[..]);
             assert_eq!(adopted.panel(2), packed.panel(2));
             let foreign = [
@@ -450,7 +458,7 @@ mod tests {
                 SharedMatrix { rows: usize::MAX, cols: usize::MAX, ..shared },
             ];
             for shared in foreign {
-                let error = PackedMatrix::adopt(shared).unwrap_err();
+                let error = PackedMatrix::adopt(shared, arithmetic).unwrap_err();
                 assert!(matches!(error, DeviceError::ForeignMatrix { .. }), "{dtype}: {error}");
             }
         }

@@ -212,7 +212,8 @@ fn largest_bits(x: &[f32]) -> u32 {
     x.iter().fold(0, |top, value| top.max(value.to_bits() & !SIGN))
 }
 
-const SIGN: u32 = 1 << 31;
+/// The sign of an f32.
+pub(crate) const SIGN: u32 = 1 << 31;
 
 /// The integer nearest to a number below 128 in magnitude, halves to even.
 #[inline(always)]
@@ -222,7 +223,7 @@ fn nearest(value: f32) -> i8 {
 
 /// Quantizes for blocks of 32; returns the scale as f16 has it.
 #[inline(always)]
-fn quantize32(x: &[f32; 32], q: &mut [i8; 32]) -> f32 {
+pub(crate) fn quantize32(x: &[f32; 32], q: &mut [i8; 32]) -> f32 {
     let top = largest_bits(x);
     if top >= INFINITY_BITS {
         return f32::NAN;

@@ -25,7 +25,7 @@ impl Matrix {
             let (got, want) = (bytes.len(), want.unwrap_or(0));
             return Err(DeviceError::MatrixBytes { dtype, rows, cols, got, want });
         }
-        if arithmetic == Arithmetic::Int8 && dtype.is_float() {
+        if arithmetic != Arithmetic::F32 && dtype.is_float() {
             return Err(DeviceError::NoIntegerArithmetic(dtype));
         }
         let mut data = Vec::new();
@@ -52,7 +52,7 @@ pub(super) fn matmul(x: &HostTensor, w: &Matrix, bias: Option<&HostTensor>, out:
     out.set_rows(x.rows());
     let family = match w.arithmetic {
         Arithmetic::F32 => 1,
-        Arithmetic::Int8 => w.dtype.block_len(),
+        Arithmetic::Int8 | Arithmetic::Int8Split => w.dtype.block_len(),
     };
     match family {
         block32::LEN => matmul32(x, w, out),
@@ -86,6 +86,8 @@ struct Activations<const N: usize> {
 
 fn matmul32(x: &HostTensor, w: &Matrix, out: &mut HostTensor) {
     let blocks: Vec<_> = x.data().chunks_exact(block32::LEN).map(quantize32).collect();
+    let is_split = w.arithmetic == Arithmetic::Int8Split;
+    let splits: Vec<_> = x.data().chunks_exact(block32::LEN).map(|x| split(x).filter(|_| is_split)).collect();
     let per_row = w.cols / block32::LEN;
     for o in 0..w.rows {
         let weights: Vec<_> = w
@@ -95,9 +97,25 @@ fn matmul32(x: &HostTensor, w: &Matrix, out: &mut HostTensor) {
             .collect();
         for r in 0..x.rows() {
             let pairs = weights.iter().zip(&blocks[r * per_row..]);
-            out.row_mut(r)[o] = pairs.fold(0.0, |acc, (w, x)| add_block32(acc, w, x));
+            let acc = pairs.fold(0.0, |acc, (w, x)| add_block32(acc, w, x));
+            let pairs = weights.iter().zip(&splits[r * per_row..]);
+            let parts = pairs.filter_map(|(w, x)| Some(add_block32(0.0, w, x.as_ref()?)));
+            let more = parts.fold(None, |sum: Option<f32>, part| Some(sum.unwrap_or(0.0) + part));
+            out.row_mut(r)[o] = more.map_or(acc, |more| acc + more);
         }
     }
+}
+
+/// What the integers of a block with few large entries leave over.
+fn split(x: &[f32]) -> Option<Activations<{ block32::LEN }>> {
+    let largest = x.iter().fold(0.0_f32, |best, x| best.max(x.abs()));
+    let loud = x.iter().filter(|x| x.abs() >= largest / 16.0).count();
+    if loud >= 16 || x.iter().any(|x| !x.is_finite()) {
+        return None;
+    }
+    let first = quantize32(x);
+    let left: [f32; block32::LEN] = std::array::from_fn(|i| x[i] - first.q[i] as f32 * first.scale);
+    Some(quantize32(&left))
 }
 
 fn add_block32(acc: f32, w: &Block32, x: &Activations<{ block32::LEN }>) -> f32 {

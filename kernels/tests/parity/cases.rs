@@ -227,7 +227,7 @@ impl Case {
             let matrix = device.matrix(view, arithmetic).unwrap();
             assert!(device.matrix_bytes(&matrix) > 0);
             match device.matrix_layout() {
-                Some(_) => device.adopt_matrix(device.share_matrix(&matrix).unwrap()).unwrap(),
+                Some(_) => device.adopt_matrix(device.share_matrix(&matrix).unwrap(), arithmetic).unwrap(),
                 None => matrix,
             }
         };
@@ -354,7 +354,7 @@ fn matrix_cases(push: &mut impl FnMut(Op, usize, usize)) {
             push(Op::Embed { dtype }, 2 * i + 1, cols);
             let sizes = [(1, 1), (2, 15), (3, 16), (4, 17), (5, 31), (6, 33), (7, 63), (8, 65), (9, 64)];
             for (rows, outputs) in sizes.into_iter().skip(i % 2).step_by(2).chain([(1, 130), (33, 48)]) {
-                for arithmetic in [Arithmetic::F32, Arithmetic::Int8] {
+                for arithmetic in [Arithmetic::F32, Arithmetic::Int8, Arithmetic::Int8Split] {
                     if arithmetic == Arithmetic::F32 || !dtype.is_float() {
                         push(Op::Matmul { dtype, arithmetic, outputs, bias: i % 2 == 0 }, rows, cols);
                     }
@@ -365,6 +365,7 @@ fn matrix_cases(push: &mut impl FnMut(Op, usize, usize)) {
     let op = |dtype, arithmetic| Op::Matmul { dtype, arithmetic, outputs: 577, bias: true };
     push(op(DType::F32, Arithmetic::F32), 65, 577);
     push(op(DType::Q4_0, Arithmetic::Int8), 65, 576);
+    push(op(DType::Q8_0, Arithmetic::Int8Split), 65, 576);
     push(op(DType::Q4K, Arithmetic::Int8), 65, 512);
 }
 

@@ -20,19 +20,23 @@ pub(super) struct Packer<'a, D: Device> {
     store: &'a dyn TensorStore,
     shapes: &'a Shapes,
     exact: bool,
+    /// How quantized matrices are multiplied unless everything is exact.
+    integers: Arithmetic,
     /// Matrices of earlier starts and for later ones, and the name of the part among them.
     kept: (&'a Kept, &'static str),
 }
 
 impl<'a, D: Device> Packer<'a, D> {
-    /// The tensors of `part`; `exact` keeps every number as it is stored.
+    /// The tensors of `part`; `exact` keeps every number as it is stored, `integers` is how quantized
+    /// matrices are multiplied otherwise.
     pub(super) fn new<N>(
         device: &'a D,
         part: &'a Part<N>,
         exact: bool,
+        integers: Arithmetic,
         kept: (&'a Kept, &'static str),
     ) -> Self {
-        Self { device, store: &*part.store, shapes: &part.shapes, exact, kept }
+        Self { device, store: &*part.store, shapes: &part.shapes, exact, integers, kept }
     }
 
     /// A matrix: the first extent are its outputs, the others together its inputs. Floats are
@@ -44,7 +48,8 @@ impl<'a, D: Device> Packer<'a, D> {
         let (kept, part) = self.kept;
         let key = format!("{part}/{name}");
         if let Some(shared) = kept.find(&key, (rows, cols))
-            && let Ok(matrix) = self.device.adopt_matrix(shared)
+            && let arithmetic = self.arithmetic(shared.dtype)
+            && let Ok(matrix) = self.device.adopt_matrix(shared, arithmetic)
         {
             kept.hold(key, self.device.share_matrix(&matrix));
             return Ok(matrix);
@@ -59,12 +64,17 @@ impl<'a, D: Device> Packer<'a, D> {
             }
             _ => (raw.dtype, raw.bytes),
         };
-        let arithmetic = if self.exact || dtype.is_float() { Arithmetic::F32 } else { Arithmetic::Int8 };
+        let arithmetic = self.arithmetic(dtype);
         let view = MatrixView { rows, cols, dtype, bytes: &bytes };
         let matrix = self.device.matrix(view, arithmetic).map_err(|source| self.refused(name, source))?;
         self.store.release(name);
         kept.add(key, self.device.share_matrix(&matrix));
         Ok(matrix)
+    }
+
+    /// How a matrix of type `dtype` is multiplied.
+    fn arithmetic(&self, dtype: DType) -> Arithmetic {
+        if self.exact || dtype.is_float() { Arithmetic::F32 } else { self.integers }
     }
 
     /// A row of f32 numbers.
