@@ -21,4 +21,5 @@ mod service;
 mod sessions;
 mod soak;
 mod tidy;
+mod tower;
 mod world;

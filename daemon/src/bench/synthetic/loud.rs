@@ -1,7 +1,8 @@
 //! Channels of the vision tower's residual stream that are a hundred times the others.
 //!
-//! Trained CLIP towers have a few of them, from an early block to the last: some nearly the same for
-//! all patches, others not. Arithmetic with few bits has to cope with what they leave to their neighbours.
+//! Trained towers have a few of them from an early block to the last, at a level that is nearly, but
+//! not quite, the same for all patches. Arithmetic with few bits has to cope with what they leave to their
+//! neighbours.
 
 use std::fmt;
 
@@ -11,11 +12,14 @@ use kernels::DType;
 use super::Synthetic;
 use crate::model::vision::VisionConfig;
 
-/// How much louder they are.
-const GAIN: f32 = 100.0;
+/// Their level; that of the others is near 1.
+const LEVEL: f32 = 100.0;
 
-/// Loud channels of each kind, at most.
-const CHANNELS: usize = 4;
+/// How much more they differ from patch to patch than others do.
+const GAIN: f32 = 20.0;
+
+/// How many there are, at most.
+const CHANNELS: usize = 8;
 
 /// What the channels of a made-up tower are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +42,10 @@ impl fmt::Display for Tower {
 /// Rows of a tensor that are made louder.
 #[derive(Clone, Debug)]
 pub(super) enum Loud {
-    /// These are multiplied: channels that differ from patch to patch.
+    /// These are multiplied by [`GAIN`].
     Times(Vec<usize>),
-    /// This much is added to these: channels that are the same for all patches.
-    Plus(Vec<usize>, f32),
+    /// [`LEVEL`] is added to these.
+    Plus(Vec<usize>),
 }
 
 impl Loud {
@@ -49,9 +53,9 @@ impl Loud {
     pub(super) fn raise(&self, dtype: DType, rows: usize, bytes: &mut [u8]) {
         let change = |value: f32| match self {
             Self::Times(_) => value * GAIN,
-            Self::Plus(_, more) => value + more,
+            Self::Plus(_) => value + LEVEL,
         };
-        let (Self::Times(which) | Self::Plus(which, _)) = self;
+        let (Self::Times(which) | Self::Plus(which)) = self;
         let row_bytes = bytes.len() / rows;
         for &row in which {
             let row = &mut bytes[row * row_bytes..][..row_bytes];
@@ -76,11 +80,9 @@ impl Synthetic {
         let layer = format!("v.blk.{block}.ffn_up");
         // Far apart and not at the same place of their blocks of 32.
         let channel = |index: usize| (index * 157 + 11) % config.hidden;
-        let count = CHANNELS.min(config.hidden / 64);
-        let varying = (0..count).map(channel).collect();
-        let steady = (count..2 * count).map(channel).collect();
-        self.loud.insert(format!("{layer}.weight"), Loud::Times(varying));
-        self.loud.insert(format!("{layer}.bias"), Loud::Plus(steady, GAIN));
+        let loud: Vec<usize> = (0..CHANNELS.min(config.hidden / 64)).map(channel).collect();
+        self.loud.insert(format!("{layer}.weight"), Loud::Times(loud.clone()));
+        self.loud.insert(format!("{layer}.bias"), Loud::Plus(loud));
         self
     }
 }
