@@ -302,7 +302,7 @@ impl Rig {
         loop {
             match self.events.blocking_recv().expect("the engine runs") {
                 Event::Caption(caption, _) => return *caption,
-                Event::Piece(_) | Event::Alert(..) => {}
+                Event::Piece(_) | Event::Alert(..) | Event::CameraRemoved(_) => {}
             }
         }
     }

@@ -17,6 +17,7 @@ mod prefix;
 mod random;
 mod rules;
 mod control;
+mod reload;
 mod service;
 mod sessions;
 mod soak;

@@ -146,7 +146,7 @@ impl Rig {
             match self.events.blocking_recv().expect("the engine runs") {
                 Event::Caption(caption, _) => return (alerts, *caption),
                 Event::Alert(alert, _) => alerts.push(*alert),
-                Event::Piece(_) => {}
+                Event::Piece(_) | Event::CameraRemoved(_) => {}
             }
         }
     }

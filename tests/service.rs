@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use messages::{AskError, CameraPhase, Question};
+use messages::{AskError, CameraPhase, Caption, Question, Session};
 use mobilevlmd::bus::client::{Client, ClientError, Connect, Seen};
 use mobilevlmd::cli::{Cli, Failure};
 use mobilevlmd::config::{Config, Override, Sources};
-use mobilevlmd::service;
+use mobilevlmd::service::{self, Order};
 
 /// Exposure that `systemd-analyze security` may find at most, in tenths.
 const EXPOSURE: u32 = 20;
@@ -72,6 +72,7 @@ fn the_unit_and_the_program_fit_together() {
     let code = Failure::config(&refused).code.to_string();
     assert_eq!(values(&unit, "RestartPreventExitStatus"), [code]);
     assert_eq!(values(&unit, "Type"), ["notify"]);
+    assert!(values(&unit, "ExecReload")[0].contains("kill -HUP ${MAINPID}"), "the signal that reloads");
 }
 
 /// How long anything may take before a test gives up: a hang must not hang the suite.
@@ -114,15 +115,22 @@ fn socket(name: &str) -> PathBuf {
     path
 }
 
-/// What the daemon tells its service manager until `wanted` is among it.
-fn wait_for(manager: &UnixDatagram, wanted: &str) {
-    let mut told = Vec::new();
+/// What the daemon tells its service manager until a line beginning with `wanted` is among it.
+fn wait_for(manager: &UnixDatagram, wanted: &str) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
     let mut bytes = [0; 4096];
-    while !told.iter().any(|line| line == wanted) {
+    while !told.iter().any(|line| line.starts_with(wanted)) {
         let count =
             manager.recv(&mut bytes).unwrap_or_else(|error| panic!("no {wanted} after {told:?}: {error}"));
         told.extend(String::from_utf8_lossy(&bytes[..count]).lines().map(str::to_owned));
     }
+    told
+}
+
+/// Sends a signal to a process.
+fn signal(name: &str, process: &std::process::Child) {
+    let kill = format!("kill -{name} {}", process.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
 }
 
 #[test]
@@ -139,14 +147,100 @@ fn a_service_manager_hears_of_readiness_life_and_end() {
     wait_for(&manager, "READY=1");
     wait_for(&manager, "WATCHDOG=1");
     wait_for(&manager, "WATCHDOG=1");
-    let told = Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status();
-    assert!(told.expect("a shell").success());
+    signal("TERM", &child);
     wait_for(&manager, "STOPPING=1");
     let status = child.wait().expect("the daemon ends");
     let mut log = String::new();
     child.stderr.take().expect("its log").read_to_string(&mut log).expect("text");
     assert!(status.success(), "{status}: {log}");
     assert!(!log.contains("ERROR") && !log.contains("panicked"), "{log}");
+}
+
+/// Writes a configuration file that a daemon may read at any time.
+fn write_config(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).expect("a temporary file");
+    fs::rename(&new, path).expect("replaced");
+}
+
+/// Captions of a camera.
+fn captions(client: &Client, camera: &str, count: usize) -> Vec<Caption> {
+    let mut captions = Vec::new();
+    let outcome = client.watch(Some(camera), false, |seen| {
+        if let Seen::Caption(caption) = seen {
+            captions.push(caption);
+        }
+        if captions.len() < count { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    outcome.expect("captions");
+    captions
+}
+
+#[test]
+fn a_running_daemon_takes_up_another_configuration() {
+    let manager_path = socket("reload-manager");
+    let manager = UnixDatagram::bind(&manager_path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    let endpoint = format!("unixsock-stream/{}", socket("reload").display());
+    let path = std::env::temp_dir().join(format!("mobilevlmd-reload-{}.toml", std::process::id()));
+    let camera = |name: &str, source: &str| format!("[[camera]]\nname = '{name}'\nsource = '{source}'\n");
+    let config = |prompt_id: &str, cameras: &str| {
+        let caption = format!("prompt_id = '{prompt_id}'\nchange_threshold = 0\nperiod_s = 0.1\n");
+        format!("device_name = 'robot'\n[caption]\n{caption}[bus]\nlisten = ['{endpoint}']\n{cameras}")
+    };
+    let stays = camera("stays", "test:");
+    write_config(&path, &config("old", &format!("{stays}{}", camera("leaves", "test:1"))));
+    let mut child = daemon(&["run", "--config", path.to_str().expect("text")])
+        .env("NOTIFY_SOCKET", &manager_path)
+        .spawn()
+        .expect("the daemon starts");
+    wait_for(&manager, "READY=1");
+    let client = Client::connect(&Connect { connect: endpoint.clone(), zenoh_config: None, device: None });
+    let client = client.expect("it listens");
+    assert_eq!(captions(&client, "leaves", 1)[0].prompt_id, "old");
+    let before = captions(&client, "stays", 1).remove(0);
+    let talk = |text: &str| Question {
+        session: Some(Session { name: "talk".into(), ..Session::default() }),
+        max_tokens: 8,
+        ..Question::new(text)
+    };
+    assert_eq!(client.ask("stays", &talk("What is there?"), |_| {}).expect("an answer").turns, 0);
+
+    // Other cameras and another prompt; one key has to wait for a restart.
+    let comes = camera("comes", "test:2");
+    write_config(&path, &format!("state_dir = '/nowhere'\n{}", config("new", &format!("{comes}{stays}"))));
+    signal("HUP", &child);
+    let told = wait_for(&manager, "RELOADING=1");
+    assert!(told.iter().any(|line| line.starts_with("MONOTONIC_USEC=")), "{told:?}");
+    wait_for(&manager, "READY=1");
+    assert_eq!(captions(&client, "comes", 1)[0].prompt_id, "new");
+    while captions(&client, "stays", 1)[0].prompt_id != "new" {}
+    let status = client.status().expect("a status");
+    let names: Vec<_> = status.cameras.iter().map(|camera| camera.state.camera.as_str()).collect();
+    assert_eq!(names, ["comes", "stays"]);
+    let stayed = &status.cameras[1];
+    assert!(stayed.frames > before.frame.sequence && stayed.captions >= 2, "it was closed: {stayed:?}");
+    let answer = client.ask("stays", &talk("And now?"), |_| {}).expect("an answer");
+    assert_eq!((answer.turns, answer.recomputed), (1, false), "its conversation goes on");
+    let gone = client.ask("leaves", &talk("What is there?"), |_| {});
+    assert!(matches!(gone, Err(ClientError::Refused { error: AskError::UnknownCamera { .. } })), "{gone:?}");
+
+    // A bad file is refused whole.
+    write_config(&path, &config("bad", "[[camera]]\nname = 'x'\nsource = 'nothing'\n"));
+    signal("HUP", &child);
+    let told = wait_for(&manager, "READY=1");
+    let is_told = |line: &String| line.contains("is refused: ") && line.contains("camera[0].source: ");
+    assert!(told.iter().any(is_told), "{told:?}");
+    assert_eq!(captions(&client, "stays", 1)[0].prompt_id, "new");
+    assert_eq!(client.status().expect("a status").cameras.len(), 2);
+
+    signal("TERM", &child);
+    let status = child.wait().expect("the daemon ends");
+    let mut log = String::new();
+    child.stderr.take().expect("its log").read_to_string(&mut log).expect("text");
+    assert!(status.success(), "{status}: {log}");
+    assert!(log.contains("waits for a restart keys=\"state_dir\"") && !log.contains("ERROR"), "{log}");
+    fs::remove_file(&path).expect("removed");
 }
 
 #[test]
@@ -178,9 +272,9 @@ fn with_service(name: &str, flags: Vec<Override>, visit: impl FnOnce(&Client)) {
         ..Sources::default()
     };
     let config = sources.load().expect("a valid configuration");
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (stop, orders) = tokio::sync::mpsc::channel::<Order>(1);
     thread::scope(|scope| {
-        let service = scope.spawn(|| service::run(&config, async { drop(stopped.await) }));
+        let service = scope.spawn(|| service::run(config, || sources.load(), || Ok(orders)));
         let start = Instant::now();
         let connect = Connect { connect: endpoint, zenoh_config: None, device: None };
         let client = loop {
@@ -207,15 +301,7 @@ fn a_moving_scene_becomes_captions_and_answers() {
     let slow = Override::flag("--set", "caption.period_s", vec!["1".into()]);
     with_service("pipeline", vec![cameras, name, all, slow], |client| {
         assert_eq!(client.device(), "robot");
-        let mut captions = Vec::new();
-        client
-            .watch(Some("front"), false, |seen| {
-                if let Seen::Caption(caption) = seen {
-                    captions.push(caption);
-                }
-                if captions.len() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })
-            .expect("captions");
+        let captions = captions(client, "front", 3);
         for pair in captions.windows(2) {
             assert!(pair[0].frame.sequence < pair[1].frame.sequence, "captions follow the scene");
             assert!(pair[0].frame.captured_at < pair[1].frame.captured_at);

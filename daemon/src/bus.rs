@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use messages::keys::{Key, Name, NameError, Topic};
-use messages::{CameraState, Status};
+use messages::{AskError, CameraState, Status};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -28,7 +28,7 @@ use zenoh::query::Queryable;
 use crate::camera::Frame;
 use crate::changes::Kept;
 use crate::config::{BusConfig, QuestionConfig};
-use crate::engine::{AskSender, ControlSender, Event};
+use crate::engine::{AskSender, ControlSender, Event, Reload};
 
 /// How long a clean stop waits for the last replies and results, and then for zenoh's own closing.
 const LAST_REPLIES: Duration = Duration::from_millis(300);
@@ -126,6 +126,8 @@ pub struct Bus {
     in_flight: Arc<Semaphore>,
     questions: u32,
     declared: Vec<Queryable<()>>,
+    /// Where changes are taken in, once it serves.
+    panel: Option<Arc<control::Panel>>,
     alive: Option<LivelinessToken>,
     /// Ends when the engine has no more results.
     results: Option<JoinHandle<()>>,
@@ -153,6 +155,7 @@ impl Bus {
             in_flight: Arc::new(Semaphore::new(0)),
             questions: 0,
             declared: Vec::new(),
+            panel: None,
             alive: None,
             results: None,
             runtime,
@@ -189,12 +192,14 @@ impl Bus {
         let runtime = self.runtime.handle().clone();
         let panel = control::Panel::new(self.device.clone(), control, kept, publisher(), runtime);
         let declared = self.runtime.block_on(async {
-            let mut declared = vec![desk.declare(&self.session).await?, panel.declare(&self.session).await?];
+            let mut declared =
+                vec![desk.declare(&self.session).await?, panel.clone().declare(&self.session).await?];
             declared.extend(window.declare(&self.session).await?);
             let alive = self.session.liveliness().declare_token(key(Topic::Alive).to_string()).await?;
             Ok::<_, zenoh::Error>((declared, alive))
         })?;
         self.declared = declared.0;
+        self.panel = Some(panel);
         self.alive = Some(declared.1);
 
         let results = publisher();
@@ -202,6 +207,17 @@ impl Bus {
         self.runtime.spawn(publish::states(publisher(), inputs.clone()));
         self.runtime.spawn(publish::status(publisher(), inputs));
         Ok(())
+    }
+
+    /// Has the engine take up another configuration, under what was changed over the bus, and publishes
+    /// what became of rules and captions.
+    ///
+    /// Errors: the engine refuses it, and nothing is changed, or there is none.
+    pub fn reload(&self, reload: Reload) -> Result<(), AskError> {
+        let Some(panel) = &self.panel else {
+            return Err(AskError::Internal { reason: "the bus does not serve yet".into() });
+        };
+        self.runtime.block_on(panel.reload(reload))
     }
 
     /// Ends every open question with an error, withdraws what was declared and closes the session.

@@ -30,7 +30,7 @@ use std::thread::{self, JoinHandle};
 use messages::{CameraState, CameraStatus};
 
 use crate::config::CameraConfig;
-use board::{Board, OnState};
+use board::Board;
 use capture::{Capture, Open, Patience};
 use source::Wanted;
 
@@ -75,6 +75,30 @@ pub enum CameraError {
     },
 }
 
+/// A camera whose thread does not run yet: its frames have a place already.
+pub struct ReadyCamera {
+    /// Name on the bus.
+    pub name: String,
+    /// Where its frames will be.
+    pub latest: Arc<Latest<Frame>>,
+    source: String,
+    open: Open,
+    patience: Patience,
+}
+
+/// Understands the source of a camera and opens nothing; `wake` will ring with every frame.
+pub fn prepare(config: &CameraConfig, wake: Wake) -> Result<ReadyCamera, CameraError> {
+    let source = parse(config)?;
+    let wanted = wanted(config);
+    Ok(ReadyCamera {
+        name: config.name.clone(),
+        latest: Arc::new(Latest::new(wake)),
+        source: source.to_string(),
+        open: Box::new(move || source.open(wanted)),
+        patience: Patience::default(),
+    })
+}
+
 /// Starts a camera. Its source may be absent: it is opened as soon as it is there. `on_state` is
 /// called on the camera's thread with the first state and then once per change; `wake` rings with
 /// every frame.
@@ -83,11 +107,7 @@ pub fn spawn(
     wake: Wake,
     on_state: impl Fn(CameraState) + Send + 'static,
 ) -> Result<CameraHandle, CameraError> {
-    let source = parse(config)?;
-    let wanted = wanted(config);
-    let name = source.to_string();
-    let open = Box::new(move || source.open(wanted));
-    start(&config.name, &name, open, (wake, Box::new(on_state), Patience::default()))
+    prepare(config, wake)?.start(on_state)
 }
 
 /// Opens the source of a camera, closes it again and returns what it said of itself: format, size
@@ -105,23 +125,32 @@ fn wanted(config: &CameraConfig) -> Wanted {
     Wanted { width: config.width, height: config.height, fps: config.fps }
 }
 
-/// Starts the thread of a camera.
-fn start(
-    camera: &str,
-    source: &str,
-    open: Open,
-    (wake, on_state, patience): (Wake, OnState, Patience),
-) -> Result<CameraHandle, CameraError> {
-    let latest = Arc::new(Latest::new(wake));
-    let board = Arc::new(Board::new(camera, source, on_state));
-    let (stop, stopped) = sync_channel(0);
-    let capture = Capture { open, latest: latest.clone(), board: board.clone(), stop: stopped, patience };
-    let thread = thread::Builder::new()
-        // Linux shows 15 letters.
-        .name(format!("camera {camera}"))
-        .spawn(move || capture.run())
-        .map_err(|error| CameraError::Thread { camera: camera.to_owned(), error })?;
-    Ok(CameraHandle { name: camera.to_owned(), latest, board, stop: Some(stop), thread: Some(thread) })
+impl ReadyCamera {
+    /// Lets the source be opened only after these threads have ended, which close what it needs.
+    pub fn after(self, closing: Vec<JoinHandle<()>>) -> Self {
+        let Self { mut open, .. } = self;
+        let mut closing = closing.into_iter();
+        let open = Box::new(move || {
+            // One that panicked has closed what it held as well.
+            closing.by_ref().for_each(|thread| drop(thread.join()));
+            open()
+        });
+        Self { open, ..self }
+    }
+
+    /// Starts the thread. `on_state` is called on it with the first state and then once per change.
+    pub fn start(self, on_state: impl Fn(CameraState) + Send + 'static) -> Result<CameraHandle, CameraError> {
+        let Self { name, latest, source, open, patience } = self;
+        let board = Arc::new(Board::new(&name, &source, Box::new(on_state)));
+        let (stop, stopped) = sync_channel(0);
+        let capture = Capture { open, latest: latest.clone(), board: board.clone(), stop: stopped, patience };
+        let thread = thread::Builder::new()
+            // Linux shows 15 letters.
+            .name(format!("camera {name}"))
+            .spawn(move || capture.run())
+            .map_err(|error| CameraError::Thread { camera: name.clone(), error })?;
+        Ok(CameraHandle { name, latest, board, stop: Some(stop), thread: Some(thread) })
+    }
 }
 
 impl CameraHandle {

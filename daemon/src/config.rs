@@ -16,6 +16,7 @@ mod error;
 mod load;
 mod model;
 mod origin;
+mod reload;
 
 pub use error::ConfigError;
 pub use load::{DEFAULT_PATH, Override, Sources, environment_name, log_of_environment};

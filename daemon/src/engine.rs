@@ -9,6 +9,7 @@ mod request;
 mod admission;
 mod change;
 mod control;
+mod reload;
 mod scheduler;
 mod kind;
 mod unit;
@@ -62,7 +63,7 @@ use session::Sessions;
 use unit::Pace;
 
 pub use camera::CameraInput;
-pub use change::{Change, ControlRequest, ControlSender, Settled};
+pub use change::{Change, ControlRequest, ControlSender, Reload, Reloaded, Settled};
 pub use handle::{EngineError, EngineHandle, EngineOptions, EngineParts, ReadyEngine, prepare, spawn};
 pub use kind::{Kind, UnitFigures, UnitTimes};
 pub use progress::{CameraReport, Progress, Report, Waits};
@@ -143,11 +144,11 @@ impl<D: Device> Engine<D> {
         };
         let cameras: Vec<Camera> = cameras.into_iter().map(camera).collect();
         progress.update(|report| {
-            report.cameras = vec![CameraReport::default(); cameras.len()];
+            report.cameras = cameras.iter().map(|camera| CameraReport::new(&camera.input.name)).collect();
             report.cache.bytes = model.cache().bytes() as u64;
             report.cache.pages = model.cache().pages() as u32;
         });
-        let rules = options.rules.clone();
+        let changes_before = options.changes.clone();
         let mut engine = Self {
             encode_pass: model.pass()?,
             batches: [Batch::new(&model)?, Batch::new(&model)?],
@@ -182,8 +183,8 @@ impl<D: Device> Engine<D> {
             progress,
             cameras,
         };
-        engine.set_rules(rules)?;
-        engine.restore();
+        engine.prompts_of(&engine.options.rules)?;
+        engine.take_up(changes_before)?;
         Ok(engine)
     }
 

@@ -37,6 +37,22 @@ impl Health {
         }
     }
 
+    /// The configuration is being read again, until [`Health::reloaded`].
+    pub fn reloading(&mut self) {
+        // Newer service managers match the answer to their order by this clock.
+        let now = NotifyState::monotonic_usec_now();
+        let mut states = vec![NotifyState::Reloading];
+        states.extend(
+            now.inspect_err(|error| tracing::debug!(%error, "no clock for the service manager")).ok(),
+        );
+        send(&states);
+    }
+
+    /// The configuration was taken up or refused: the service is up as before.
+    pub fn reloaded(&mut self) {
+        send(&[NotifyState::Ready]);
+    }
+
     /// Tells in a line what the daemon does; the same line is not sent twice in a row.
     pub fn status(&mut self, status: &str) {
         if self.status != status {

@@ -2,15 +2,21 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use log::kv;
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber, span};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
+
+/// What the running log lets through, to be changed.
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 /// Starts logging what `filter` lets through: a level and `MODULE=LEVEL` parts, as in the
 /// configuration. Under systemd every field of an event and of its spans becomes a field of the
@@ -18,10 +24,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 ///
 /// A second call changes nothing: the first one to start logging in a process decides.
 pub fn start(filter: &str) {
-    let filter: Targets = filter.parse().unwrap_or_else(|_| Targets::new().with_default(Level::INFO));
+    let (filter, handle) = reload::Layer::new(targets(filter));
     let registry = tracing_subscriber::registry().with(filter);
     // A log that is already running, of a test for example, is kept.
-    let _ = match JournalLog::new() {
+    let started = match JournalLog::new() {
         Ok(journal) if connected_to_journal() => {
             let journal = journal.with_extra_fields([("VERSION", env!("CARGO_PKG_VERSION"))]);
             registry.with(JournalLayer { journal }).try_init()
@@ -34,6 +40,28 @@ pub fn start(filter: &str) {
             registry.with(human).try_init()
         }
     };
+    if started.is_ok() {
+        let _ = FILTER.set(handle);
+    }
+}
+
+/// Lets something else through from now on.
+pub fn change(filter: &str) {
+    let Some(handle) = FILTER.get() else { return };
+    if let Err(error) = handle.reload(targets(filter)) {
+        tracing::warn!(%error, "what is logged stays as it was");
+    }
+    // Those who log by way of the `log` crate ask that one first.
+    log::set_max_level(
+        LevelFilter::current()
+            .into_level()
+            .map_or(log::LevelFilter::Off, |level| log_level(level).to_level_filter()),
+    );
+}
+
+/// A checked filter; what is not understood lets everything from `info` on through.
+fn targets(filter: &str) -> Targets {
+    filter.parse().unwrap_or_else(|_| Targets::new().with_default(Level::INFO))
 }
 
 /// Tells why the program ends. The journal takes it as an error.

@@ -5,20 +5,20 @@
 
 mod host;
 mod load;
+mod orders;
+mod reload;
 
-use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use messages::{CameraPhase, CameraState};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::bus::{Bus, BusError, Traffic};
 use crate::camera::{self, CameraError, CameraHandle, Wake};
 use crate::changes::{Changes, Kept};
-use crate::config::{CameraConfig, Config};
+use crate::config::{CameraConfig, Config, ConfigError};
 use crate::engine::{CameraInput, EngineError, EngineHandle};
 use crate::health::Health;
 use crate::model::files::ModelError;
@@ -26,6 +26,7 @@ use crate::model::tokenizer::TokenizerError;
 use host::Host;
 
 pub use load::{Started, device_name};
+pub use orders::{Order, Orders, Signals};
 
 /// How often the service looks after its parts.
 const ROUND: Duration = Duration::from_millis(200);
@@ -54,7 +55,7 @@ pub enum ServiceError {
     Engine(#[from] EngineError),
     /// Threads or timers are refused.
     #[error("the system refuses a thread or a timer: {0}")]
-    System(#[from] std::io::Error),
+    System(#[from] io::Error),
     /// The engine's thread ended although nobody stopped it.
     #[error("the engine ended by itself; its last messages say why")]
     EngineEnded,
@@ -67,32 +68,32 @@ impl ServiceError {
     }
 }
 
-/// Ends when the process is told to stop: SIGTERM, or SIGINT from a terminal.
-pub async fn termination() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the signals end the process at once, which stops it too.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => (),
-        _ = interrupt.recv() => (),
-    }
-}
-
-/// Runs the daemon until `shutdown` ends.
+/// Runs the daemon until it is ordered to stop. `load` reads the configuration again; `listen` is called
+/// before anything else is done, in a runtime that handles signals.
 ///
 /// Errors: whatever keeps it from starting, or a part that failed for good.
-pub fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<(), ServiceError> {
+pub fn run<O: Orders>(
+    config: Config,
+    load: impl Fn() -> Result<Config, ConfigError>,
+    listen: impl FnOnce() -> io::Result<O>,
+) -> Result<(), ServiceError> {
     let clock = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut shutdown = pin!(shutdown);
+    let mut orders = clock.block_on(async { listen() })?;
     let mut health = Health::new();
     health.starting("loading the model", LOADING);
-    let service = Service::start(config)?;
-    let mut is_alive = true;
-    while is_alive && clock.block_on(async { timeout(ROUND, &mut shutdown).await }).is_err() {
+    let mut service = Service::start(config)?;
+    let (mut is_alive, mut is_to_reload) = (true, false);
+    while is_alive {
+        match clock.block_on(async { timeout(ROUND, orders.next()).await }) {
+            Ok(Order::Stop) => break,
+            Ok(Order::Reload) => is_to_reload = true,
+            Err(_) => {}
+        }
         is_alive = service.look_after(&mut health);
+        if is_to_reload && is_alive && service.is_ready() {
+            is_to_reload = false;
+            service.reload(&load, &mut health)?;
+        }
     }
     health.stopping();
     service.stop()?;
@@ -109,10 +110,16 @@ struct Service {
     engine: EngineHandle,
     bus: Bus,
     host: Arc<Host>,
+    /// What holds now.
+    config: Config,
+    /// Why a newer configuration was refused.
+    refused: Option<String>,
+    /// Rings for the engine.
+    wake: Wake,
 }
 
 impl Service {
-    fn start(config: &Config) -> Result<Self, ServiceError> {
+    fn start(config: Config) -> Result<Self, ServiceError> {
         let start = Instant::now();
         let device = config.device();
         let mut bus = Bus::open(&config.bus, &device)?;
@@ -120,7 +127,7 @@ impl Service {
         let loading = load::open(&config.model)?;
         let (cameras, inputs) = start_cameras(&config.cameras_or_test(), &wake)?;
         let kept = Kept::open(config.state_folder());
-        let (engine, events, model) = loading.start((config, kept.changes()), inputs, wake)?;
+        let (engine, events, model) = loading.start((&config, kept.changes()), inputs, wake.clone())?;
         tracing::info!(
             model = model.id,
             weights = model.weights,
@@ -128,6 +135,7 @@ impl Service {
             seconds = start.elapsed().as_secs_f32(),
             "model loaded"
         );
+        let cameras = RwLock::new(cameras);
         let host = Arc::new(Host { device, start, model, progress: engine.progress(), cameras });
         let traffic = Traffic {
             inputs: host.clone(),
@@ -138,7 +146,21 @@ impl Service {
             question: config.question.clone(),
         };
         bus.serve(traffic)?;
-        Ok(Self { engine, bus, host })
+        Ok(Self { engine, bus, host, config, refused: None, wake })
+    }
+
+    /// Whether the model has answered.
+    fn is_ready(&self) -> bool {
+        self.engine.progress().is_ready()
+    }
+
+    /// How things are, in a line.
+    fn summary(&self) -> String {
+        let summary = self.host.summary();
+        match &self.refused {
+            Some(refused) => format!("{summary}; the new configuration is refused: {refused}"),
+            None => summary,
+        }
     }
 
     /// Tells the service manager how things are. Returns whether the engine is still there.
@@ -147,7 +169,7 @@ impl Service {
         health.feed(progress.ticks());
         if progress.is_ready() {
             health.ready();
-            health.status(&self.host.summary());
+            health.status(&self.summary());
         }
         !self.engine.is_finished()
     }
@@ -155,7 +177,7 @@ impl Service {
     /// Errors: what the engine ended with.
     fn stop(self) -> Result<(), ServiceError> {
         let start = Instant::now();
-        let Self { engine, bus, host } = self;
+        let Self { engine, bus, host, .. } = self;
         let engine_end = engine.stop();
         bus.stop();
         // The cameras stop with their last holder.

@@ -15,7 +15,7 @@ use mobilevlmd::bus::{Bus, BusInputs, Traffic};
 use mobilevlmd::camera::{Frame, PixelFormat, Wake};
 use mobilevlmd::changes::Kept;
 use mobilevlmd::config::{BusConfig, QuestionConfig};
-use mobilevlmd::engine::{Ask, AskSender, ControlRequest, ControlSender, Event, Reply};
+use mobilevlmd::engine::{Ask, AskSender, ControlRequest, ControlSender, Event, Reloaded, Reply};
 use tokio::sync::mpsc;
 
 use super::PATIENCE;
@@ -222,6 +222,7 @@ fn make_changes(mut changes: mpsc::Receiver<ControlRequest>, events: &mpsc::Send
                 let _ = outcome.send(changed.map(|_| captions.clone()));
             }
             ControlRequest::Sessions(_, outcome) => drop(outcome.send(Ok(SessionList::default()))),
+            ControlRequest::Reload(_, outcome) => drop(outcome.send(Ok(Reloaded::default()))),
         }
     }
 }

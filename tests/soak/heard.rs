@@ -42,6 +42,7 @@ impl Published {
             Event::Caption(caption, _) => self.describe(*caption),
             Event::Alert(alert, _) => self.ring(&alert, rules),
             Event::Piece(_) => {}
+            Event::CameraRemoved(camera) => panic!("{camera} was removed"),
         }
     }
 

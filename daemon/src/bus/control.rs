@@ -21,7 +21,7 @@ use zenoh::{Session, Wait};
 use super::publish::{Care, Publishers};
 use super::query::{log, refuse};
 use crate::changes::{Changes, Kept};
-use crate::engine::{Change, ControlSender};
+use crate::engine::{Change, ControlSender, Reload, Reloaded};
 
 /// Changes on their way at once; more are refused.
 const AT_ONCE: usize = 8;
@@ -158,14 +158,32 @@ impl Panel {
         let (change, format) = read::<C>(query)?;
         let mut ledger = self.ledger.lock().await;
         let state = self.make(change.clone()).await?;
-        let name = Name::new(C::KEY).map_err(|error| AskError::Internal { reason: error.to_string() })?;
-        let topic = Topic::Control(name);
         // The default of every kind is to change nothing.
         if change != C::default() {
-            block_in_place(|| ledger.note(&change, &state, topic.clone()));
+            block_in_place(|| ledger.note(&change, &state));
         }
-        let key = Key::new(self.device.clone(), topic);
+        let key = Key::new(self.device.clone(), topic::<C>()?);
         Ok((key, encode(&state, format), <C::State as Message>::encoding(format)))
+    }
+
+    /// Has another configuration taken up, under what was changed over the bus. It is a change like the
+    /// others: made between them, and published.
+    pub(super) async fn reload(&self, reload: Reload) -> Result<(), AskError> {
+        let mut ledger = self.ledger.lock().await;
+        let changes = ledger.kept.changes().clone();
+        let answer = self.control.send(Reload { changes, ..reload })?;
+        // Without limit: whoever waits for a hung engine is not fed by it either.
+        let stopping = |_| AskError::Cancelled { reason: "the engine has ended".into() };
+        let Reloaded { rules, captions } = answer.await.map_err(stopping)??;
+        block_in_place(|| {
+            if let Some(rules) = rules {
+                ledger.tell::<RuleChange>(&rules);
+            }
+            if let Some(captions) = captions {
+                ledger.tell::<CaptionChange>(&captions);
+            }
+        });
+        Ok(())
     }
 
     /// Hands a change to the engine and waits for its answer.
@@ -180,14 +198,26 @@ impl Panel {
 }
 
 impl Ledger {
-    fn note<C: Control>(&mut self, change: &C, state: &C::State, topic: Topic) {
+    fn note<C: Control>(&mut self, change: &C, state: &C::State) {
         if let Err(error) = self.kept.update(|changes| change.keep(state, changes)) {
             tracing::warn!("{error}");
         }
         if C::IS_PUBLISHED {
-            self.publishers.put(topic, Care::Result, state);
+            self.tell::<C>(state);
         }
     }
+
+    fn tell<C: Control>(&mut self, state: &C::State) {
+        match topic::<C>() {
+            Ok(topic) => self.publishers.put(topic, Care::Result, state),
+            Err(error) => tracing::error!(%error, "not published"),
+        }
+    }
+}
+
+/// The topic of a kind of change.
+fn topic<C: Control>() -> Result<Topic, AskError> {
+    Name::new(C::KEY).map(Topic::Control).map_err(|error| AskError::Internal { reason: error.to_string() })
 }
 
 /// The change in a query, and the format it is in. No payload wants to see the state; text is JSON.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use messages::keys::{Key, Name, Topic};
-use messages::{CameraState, CaptionPiece, Format, Message, encode};
+use messages::{CameraPhase, CameraState, CaptionPiece, Format, Message, encode};
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 use tokio::time::MissedTickBehavior;
@@ -16,6 +16,7 @@ use zenoh_ext::{AdvancedPublisher, AdvancedPublisherBuilderExt, CacheConfig, Mis
 
 use super::BusInputs;
 use crate::engine::Event;
+use crate::wall_clock;
 
 /// How often the states of cameras are looked at.
 const STATES: Duration = Duration::from_millis(200);
@@ -71,6 +72,11 @@ impl Publishers {
         if let Err(error) = sent {
             tracing::warn!(message = M::NAME, %error, "not published");
         }
+    }
+
+    /// Speaks on these topics no more: whoever comes late finds nothing kept there.
+    fn forget(&mut self, topics: &[Topic]) {
+        block_in_place(|| topics.iter().for_each(|topic| drop(self.pairs.remove(topic))));
     }
 
     fn pair(&mut self, topic: Topic, care: Care) -> zenoh::Result<&Pair> {
@@ -153,23 +159,45 @@ pub(super) fn results(mut publishers: Publishers, mut events: mpsc::Receiver<Eve
                 alert.age_ms = age_ms(captured);
                 publishers.put(Topic::Alert(name), Care::Alert, alert.as_ref());
             }
+            Event::CameraRemoved(camera) => {
+                let Some(name) = name(&camera) else { continue };
+                publishers.forget(&[Topic::Caption(name.clone()), Topic::CaptionPartial(name)]);
+            }
         }
     }
 }
 
-/// Publishes the state of each camera when it changes.
+/// Publishes the state of each camera when it changes, the last time when the camera is there no more.
 pub(super) async fn states(mut publishers: Publishers, inputs: Arc<dyn BusInputs>) {
     let mut published: HashMap<String, CameraState> = HashMap::new();
     let mut tick = ticks(STATES);
     loop {
         tick.tick().await;
-        for state in inputs.cameras() {
+        let states = inputs.cameras();
+        let is_removed = |camera: &String| !states.iter().any(|state| state.camera == *camera);
+        for camera in published.extract_if(|camera, _| is_removed(camera)).map(|(camera, _)| camera) {
+            let Some(name) = name(&camera) else { continue };
+            publishers.put(Topic::State(name.clone()), Care::Result, &removed(camera));
+            publishers.forget(&[Topic::State(name)]);
+        }
+        for state in states {
             let Some(name) = name(&state.camera) else { continue };
             if published.get(&state.camera) != Some(&state) {
                 publishers.put(Topic::State(name), Care::Result, &state);
                 published.insert(state.camera.clone(), state);
             }
         }
+    }
+}
+
+/// The last state of a camera.
+fn removed(camera: String) -> CameraState {
+    CameraState {
+        camera,
+        phase: CameraPhase::Gone,
+        reason: "it is no longer in the configuration".into(),
+        since: wall_clock::now(),
+        unchanged_since: None,
     }
 }
 

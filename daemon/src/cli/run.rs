@@ -93,14 +93,17 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let config = args.settings.sources().load().map_err(|error| Failure::config(&error))?;
+    let sources = args.settings.sources();
+    let config = sources.load().map_err(|error| Failure::config(&error))?;
     journal::start(&config.log);
     if std::io::stdout().is_terminal() {
         say!("{}", greeting(&config));
     }
-    service::run(&config, service::termination()).map_err(|error| match error.is_configuration() {
-        true => Failure { code: Failure::CONFIGURATION, ..error.into() },
-        false => error.into(),
+    service::run(config, || sources.load(), service::Signals::new).map_err(|error| {
+        match error.is_configuration() {
+            true => Failure { code: Failure::CONFIGURATION, ..error.into() },
+            false => error.into(),
+        }
     })
 }
 

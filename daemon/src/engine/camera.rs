@@ -33,6 +33,13 @@ pub struct CameraInput {
     pub max_age: Duration,
 }
 
+impl CameraInput {
+    /// Whether it is the same camera, not another one of its name.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.name == other.name && Arc::ptr_eq(&self.latest, &other.latest)
+    }
+}
+
 /// What the engine holds for a camera.
 pub(super) struct Camera {
     pub(super) input: CameraInput,

@@ -1,9 +1,14 @@
 //! Changes on their way to the engine, which makes them one after the other and answers each.
 
-use messages::{AskError, CaptionChange, CaptionSettings, RuleChange, Rules, SessionChange, SessionList};
+use messages::{
+    AskError, CaptionChange, CaptionSettings, Rule, RuleChange, Rules, SessionChange, SessionList,
+};
 use tokio::sync::{mpsc, oneshot};
 
+use super::camera::CameraInput;
 use crate::camera::Wake;
+use crate::changes::Changes;
+use crate::config::{CaptionConfig, QuestionConfig};
 
 /// Changes that may wait.
 const QUEUE: usize = 8;
@@ -23,6 +28,33 @@ pub enum ControlRequest {
     Captions(CaptionChange, Settled<CaptionSettings>),
     /// Of the sessions.
     Sessions(SessionChange, Settled<SessionList>),
+    /// Of the configuration.
+    Reload(Box<Reload>, Settled<Reloaded>),
+}
+
+/// Another configuration for a running engine.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// The cameras there are from now on. One whose name and frames are those of a camera there was
+    /// goes on undisturbed; all others are new ones.
+    pub cameras: Vec<CameraInput>,
+    /// What is asked of every frame.
+    pub caption: CaptionConfig,
+    /// Defaults and limits of questions. How many may wait stays, and what sessions may take.
+    pub question: QuestionConfig,
+    /// What is watched for.
+    pub rules: Vec<Rule>,
+    /// What was changed over the bus; it stands over the configuration.
+    pub changes: Changes,
+}
+
+/// What a reload made of rules and captions, if it changed them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reloaded {
+    /// The rules.
+    pub rules: Option<Rules>,
+    /// The captions.
+    pub captions: Option<CaptionSettings>,
 }
 
 /// A kind of change.
@@ -55,6 +87,14 @@ impl Change for SessionChange {
 
     fn request(self, outcome: Settled<SessionList>) -> ControlRequest {
         ControlRequest::Sessions(self, outcome)
+    }
+}
+
+impl Change for Reload {
+    type State = Reloaded;
+
+    fn request(self, outcome: Settled<Reloaded>) -> ControlRequest {
+        ControlRequest::Reload(Box::new(self), outcome)
     }
 }
 

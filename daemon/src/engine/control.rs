@@ -1,9 +1,11 @@
 //! Changes are made between two units of work, in the order in which they came.
 
+use std::collections::BTreeMap;
+
 use kernels::Device;
 use messages::{
-    AlertEnd, AskError, CaptionChange, CaptionSettings, Captioning, NewCaptioning, RuleChange, SessionChange,
-    SessionList, SessionState,
+    AlertEnd, AskError, CaptionChange, CaptionSettings, Captioning, NewCaptioning, Rule, RuleChange,
+    SessionChange, SessionList, SessionState,
 };
 
 use super::Engine;
@@ -27,32 +29,77 @@ impl<D: Device> Engine<D> {
                 ControlRequest::Sessions(change, outcome) => {
                     let _ = outcome.send(self.change_sessions(&change));
                 }
+                ControlRequest::Reload(reload, outcome) => {
+                    let _ = outcome.send(self.reload(*reload));
+                }
             }
         }
     }
 
-    /// Takes up what was changed before this start. What cannot be is told in the log, and the
-    /// configuration holds.
-    pub(super) fn restore(&mut self) {
-        let Changes { rules, captions } = std::mem::take(&mut self.options.changes);
-        let rules = rules.map(RuleChange::Set);
-        if let Some(Err(error)) = rules.map(|rules| self.change_rules(rules)) {
-            tracing::warn!(%error, "the rules that were changed over the bus are not taken up");
-        }
-        for (camera, new) in captions {
-            let change = CaptionChange::Set(NewCaptioning { cameras: vec![camera.clone()], ..new });
-            if let Err(error) = self.change_captions(&change) {
-                tracing::warn!(camera, %error, "what was changed of its captions over the bus is not taken up");
+    /// Takes up what was changed over the bus, and what the configuration says of all else. Changes that
+    /// cannot be taken up are told in the log, and the configuration holds.
+    ///
+    /// Errors: the model cannot judge the rules of the configuration. Nothing is changed.
+    pub(super) fn take_up(&mut self, changes: Changes) -> Result<(), AskError> {
+        let Changes { rules, captions } = changes;
+        self.set_rules(self.rules_under(rules))?;
+        for (index, values) in self.captions_under(captions).into_iter().enumerate() {
+            if values != self.cameras[index].captioning {
+                self.set_captioning(index, values);
             }
         }
+        Ok(())
+    }
+
+    /// The rules of the configuration, or those that replace them.
+    fn rules_under(&self, changed: Option<Vec<Rule>>) -> Vec<Rule> {
+        let configured = &self.options.rules;
+        let names: Vec<_> = self.cameras.iter().map(|camera| camera.input.name.clone()).collect();
+        let changed = changed.map(|rules| {
+            let rules = RuleChange::Set(rules).apply(&[], configured, &names)?;
+            self.prompts_of(&rules).map(|_| rules)
+        });
+        match changed {
+            Some(Ok(rules)) => rules,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the rules that were changed over the bus are not taken up");
+                configured.clone()
+            }
+            None => configured.clone(),
+        }
+    }
+
+    /// What the configuration says of the captions of every camera, and what replaces it.
+    fn captions_under(&self, changes: BTreeMap<String, NewCaptioning>) -> Vec<Captioning> {
+        let mut values = self.configured_captions();
+        for (camera, new) in changes {
+            let change = CaptionChange::Set(NewCaptioning { cameras: vec![camera.clone()], ..new });
+            let changed = change.apply(&values, &values).and_then(|changed| {
+                changed.iter().try_for_each(|values| self.check_captioning(values)).map(|()| changed)
+            });
+            match changed {
+                Ok(changed) => values = changed,
+                Err(error) => {
+                    tracing::warn!(camera, %error, "what was changed of its captions over the bus is not taken up");
+                }
+            }
+        }
+        values
+    }
+
+    /// How every camera is described.
+    pub(super) fn captions(&self) -> Vec<Captioning> {
+        self.cameras.iter().map(|camera| camera.captioning.clone()).collect()
+    }
+
+    fn configured_captions(&self) -> Vec<Captioning> {
+        self.cameras.iter().map(|camera| configured(&camera.input.name, &self.options.caption)).collect()
     }
 
     /// Changes how cameras are described. What is being written is finished.
     fn change_captions(&mut self, change: &CaptionChange) -> Result<CaptionSettings, AskError> {
-        let now: Vec<_> = self.cameras.iter().map(|camera| camera.captioning.clone()).collect();
-        let configured: Vec<_> =
-            now.iter().map(|values| configured(&values.camera, &self.options.caption)).collect();
-        let changed = change.apply(&now, &configured)?;
+        let now = self.captions();
+        let changed = change.apply(&now, &self.configured_captions())?;
         for values in &changed {
             self.check_captioning(values)?;
         }
@@ -66,7 +113,7 @@ impl<D: Device> Engine<D> {
     }
 
     /// Errors: the prompt or the longest caption does not fit the model's context.
-    fn check_captioning(&self, values: &Captioning) -> Result<(), AskError> {
+    pub(super) fn check_captioning(&self, values: &Captioning) -> Result<(), AskError> {
         let before = system_prefix(&self.tokenizer).len() + self.model.visual_tokens();
         let prompt = after_image(&self.tokenizer, &[Turn::ask(&values.prompt)]).len();
         let limit = self.model.context().saturating_sub(before + 1);

@@ -179,7 +179,7 @@ pub(super) struct Answers {
 
 impl Answers {
     /// The memory of a question to a camera.
-    pub(super) fn of(&mut self, camera: usize, question: &str) -> &mut Memory {
+    pub(super) fn of(&mut self, camera: &str, question: &str) -> &mut Memory {
         let mut hasher = DefaultHasher::new();
         (camera, question).hash(&mut hasher);
         // Two questions of one hash share their memory, which does no harm.
@@ -313,11 +313,11 @@ mod tests {
         assert_eq!(memory.tokens, [START, 1, 2]);
         let mut answers = Answers::default();
         for question in 0..200 {
-            answers.of(0, &question.to_string()).learn(&[question], None);
+            answers.of("a", &question.to_string()).learn(&[question], None);
         }
         assert_eq!(answers.memories.len(), QUESTIONS);
-        assert_eq!(answers.of(0, "199").tokens, [START, 199]);
-        assert!(answers.of(1, "199").drafter().is_none() && answers.of(0, "3").drafter().is_none());
+        assert_eq!(answers.of("a", "199").tokens, [START, 199]);
+        assert!(answers.of("b", "199").drafter().is_none() && answers.of("a", "3").drafter().is_none());
     }
 
     #[test]

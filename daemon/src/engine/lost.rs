@@ -35,7 +35,8 @@ impl<D: Device> Engine<D> {
         }
     }
 
-    fn give_up_camera(&mut self, camera: usize) {
+    /// Gives up its captions, rules and pictures.
+    pub(super) fn give_up_camera(&mut self, camera: usize) {
         let is_its = |purpose| match purpose {
             Purpose::Caption { camera: other } | Purpose::Rule { camera: other, .. } => other == camera,
             Purpose::Question(_) => false,

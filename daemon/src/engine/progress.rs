@@ -89,6 +89,8 @@ pub struct Waits {
 /// What the engine did for one camera.
 #[derive(Clone, Debug, Default)]
 pub struct CameraReport {
+    /// Its name.
+    pub camera: String,
     /// Captions finished.
     pub captions: u64,
     /// Frames that were too old when their turn came.
@@ -106,6 +108,20 @@ pub struct CameraReport {
     pub described: Option<Arc<Frame>>,
     /// The frame that a question was put to last.
     pub asked: Option<Arc<Frame>>,
+}
+
+impl Report {
+    /// What the engine did for the camera of a name; nothing if it does not know it.
+    pub fn camera(&self, name: &str) -> CameraReport {
+        self.cameras.iter().find(|report| report.camera == name).cloned().unwrap_or_default()
+    }
+}
+
+impl CameraReport {
+    /// Nothing done yet.
+    pub(super) fn new(camera: &str) -> Self {
+        Self { camera: camera.to_owned(), ..Self::default() }
+    }
 }
 
 impl Progress {

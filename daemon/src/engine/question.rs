@@ -292,7 +292,8 @@ impl<D: Device> Engine<D> {
         };
         let sampler = Sampler::new(asked.sampling);
         let is_plain = guided.is_none() && sampler.is_greedy() && self.options.caption.drafts;
-        let drafter = is_plain.then(|| self.answers.of(question.camera, &asked.text).drafter()).flatten();
+        let drafter =
+            is_plain.then(|| self.answers.of(&question.ask.camera, &asked.text).drafter()).flatten();
         let queue = started.duration_since(question.ask.arrived);
         if let Some(frame) = &scene.frame {
             // Whoever asked may want to see what the answer is about.
@@ -433,7 +434,7 @@ impl<D: Device> Engine<D> {
             && job.is_plain()
             && self.options.caption.drafts
         {
-            let memory = self.answers.of(question.camera, &question.ask.question.text);
+            let memory = self.answers.of(&question.ask.camera, &question.ask.question.text);
             memory.learn(job.ids().1, job.drafter());
         }
     }

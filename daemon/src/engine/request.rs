@@ -35,6 +35,9 @@ pub enum Event {
     Piece(CaptionPiece),
     /// An alert that began or ended; its age is still to be set, from the time its frame was captured.
     Alert(Box<Alert>, Instant),
+    /// The camera of this name is there no more: nothing follows about it, and what is kept of it is of
+    /// no use.
+    CameraRemoved(String),
 }
 
 /// The way to the engine. A question that finds the queue full is refused at once.

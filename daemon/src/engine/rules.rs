@@ -33,7 +33,7 @@ pub(super) struct Rules {
     count: u64,
     judge: Option<Arc<YesNo>>,
     /// Changes so far.
-    revision: u64,
+    pub(super) revision: u64,
     /// Alerts that the bus had no room for.
     unsent: VecDeque<Event>,
 }
@@ -75,8 +75,14 @@ impl Rules {
     }
 
     /// The rules in order.
-    fn list(&self) -> Vec<Rule> {
+    pub(super) fn list(&self) -> Vec<Rule> {
         self.entries.iter().map(|entry| entry.rule.clone()).collect()
+    }
+}
+
+impl Watch {
+    fn new(camera: usize, rule: &Rule) -> Self {
+        Self { camera, alarm: Alarm::new(rule), asked: None, answer: None }
     }
 }
 
@@ -130,15 +136,7 @@ impl<D: Device> Engine<D> {
     ///
     /// Errors: the model cannot answer, or a question does not fit its context. Nothing is changed.
     pub(super) fn set_rules(&mut self, rules: Vec<Rule>) -> Result<(), AskError> {
-        if !rules.is_empty() && self.rules.judge.is_none() {
-            let reason = "this model's vocabulary begins \"yes\" and \"no\" with the same token, so it cannot \
-                          judge rules; use another model";
-            return Err(AskError::BadRequest { reason: reason.into() });
-        }
-        let mut prompts = Vec::with_capacity(rules.len());
-        for rule in &rules {
-            prompts.push(self.rule_prompt(rule)?);
-        }
+        let prompts = self.prompts_of(&rules)?;
         let mut old = std::mem::take(&mut self.rules.entries);
         for (rule, prompt) in rules.into_iter().zip(prompts) {
             let entry = match old.iter().position(|entry| entry.rule == rule) {
@@ -153,6 +151,18 @@ impl<D: Device> Engine<D> {
         }
         self.report_rules();
         Ok(())
+    }
+
+    /// What is put to pictures for each rule.
+    ///
+    /// Errors: the model cannot answer, or a question does not fit its context.
+    pub(super) fn prompts_of(&self, rules: &[Rule]) -> Result<Vec<Vec<u32>>, AskError> {
+        if !rules.is_empty() && self.rules.judge.is_none() {
+            let reason = "this model's vocabulary begins \"yes\" and \"no\" with the same token, so it cannot \
+                          judge rules; use another model";
+            return Err(AskError::BadRequest { reason: reason.into() });
+        }
+        rules.iter().map(|rule| self.rule_prompt(rule)).collect()
     }
 
     /// The tokens of a rule behind a picture, which must fit with everything before them.
@@ -170,9 +180,23 @@ impl<D: Device> Engine<D> {
     fn new_entry(&mut self, rule: Rule, prompt: Vec<u32>) -> Entry {
         self.rules.count += 1;
         let watched = self.cameras.iter().enumerate().filter(|(_, camera)| rule.watches(&camera.input.name));
-        let watch = |camera| Watch { camera, alarm: Alarm::new(&rule), asked: None, answer: None };
-        let watches = watched.map(|(index, _)| watch(index)).collect();
+        let watches = watched.map(|(index, _)| Watch::new(index, &rule)).collect();
         Entry { number: self.rules.count, rule, prompt, watches }
+    }
+
+    /// The cameras are others: each has its place in the list from now on or is gone, and its alerts have
+    /// ended. Rules watch the new ones too.
+    pub(super) fn move_watches(&mut self, places: &[Option<usize>]) {
+        for Entry { rule, watches, .. } in &mut self.rules.entries {
+            watches.retain_mut(|watch| places[watch.camera].inspect(|place| watch.camera = *place).is_some());
+            for (index, camera) in self.cameras.iter().enumerate() {
+                if rule.watches(&camera.input.name) && !watches.iter().any(|watch| watch.camera == index) {
+                    watches.push(Watch::new(index, rule));
+                }
+            }
+            watches.sort_unstable_by_key(|watch| watch.camera);
+        }
+        self.report_rules();
     }
 
     fn drop_rule_jobs(&mut self, number: u64) {
@@ -371,6 +395,12 @@ impl<D: Device> Engine<D> {
             return;
         }
         self.rules.unsent.push_back(Event::Alert(Box::new(alert), captured));
+        self.send_alerts();
+    }
+
+    /// Tells the bus, behind all alerts, that a camera is there no more.
+    pub(super) fn tell_removed(&mut self, camera: String) {
+        self.rules.unsent.push_back(Event::CameraRemoved(camera));
         self.send_alerts();
     }
 

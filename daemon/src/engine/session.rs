@@ -285,6 +285,20 @@ impl<K: Copy, P> Sessions<K, P> {
         }
     }
 
+    /// The cameras are others: each has its place in the list from now on or is gone, and its sessions
+    /// with it.
+    pub(super) fn move_cameras(&mut self, places: &[Option<usize>]) {
+        let freed = &mut self.freed;
+        self.open.retain_mut(|session| {
+            let place = places[session.camera];
+            match place {
+                Some(place) => session.camera = place,
+                None => freed.extend(session.kept.take().map(|kept| kept.key)),
+            }
+            place.is_some()
+        });
+    }
+
     /// Ends sessions in which nothing was asked for too long.
     pub(super) fn expire(&mut self, now: Instant) {
         let idle = self.limits.idle;
@@ -384,6 +398,20 @@ mod tests {
         sessions.leave(number, now);
         let session = sessions.get(number).unwrap();
         assert_eq!((session.turns(), session.kept()), (1, Some(kept(1, 3, 1))));
+    }
+
+    #[test]
+    fn sessions_follow_their_cameras() {
+        let (mut sessions, now) = (sessions(9, 100), Instant::now());
+        for camera in 0..3 {
+            let Entry::In(number) = sessions.enter(camera, "a", now) else { panic!("it has a place") };
+            sessions.answered(number, turn("x", &[7]), 'p', kept(camera as u32, 3, 1), now);
+        }
+        sessions.move_cameras(&[Some(1), None, Some(0)]);
+        let cameras = sessions.list().map(|(camera, ..)| camera).collect::<Vec<_>>();
+        assert_eq!(cameras, [1, 0]);
+        assert_eq!(freed(&mut sessions), [1], "what was kept for the camera that left");
+        assert_eq!(sessions.find(0, "a").and_then(Session::kept), Some(kept(2, 3, 1)));
     }
 
     #[test]

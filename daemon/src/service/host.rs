@@ -1,13 +1,13 @@
 //! What the bus shows of the daemon: its status, its cameras and their frames.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use messages::{CameraPhase, CameraState, CameraStatus, ModelStatus, Status};
 
 use crate::bus::BusInputs;
 use crate::camera::{CameraHandle, Frame};
-use crate::engine::{CameraReport, Progress};
+use crate::engine::Progress;
 use crate::health;
 use crate::wall_clock;
 
@@ -21,11 +21,26 @@ pub(super) struct Host {
     pub(super) model: ModelStatus,
     /// What the engine tells of itself.
     pub(super) progress: Arc<Progress>,
-    /// The cameras, in the order in which the engine knows them.
-    pub(super) cameras: Vec<CameraHandle>,
+    /// The cameras, in the order of the configuration.
+    pub(super) cameras: RwLock<Vec<CameraHandle>>,
 }
 
 impl Host {
+    /// The cameras; the list stays whole even if a holder panicked.
+    pub(super) fn handles(&self) -> RwLockReadGuard<'_, Vec<CameraHandle>> {
+        self.cameras.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the cameras by what `exchange` makes of them.
+    pub(super) fn exchange<E>(
+        &self,
+        exchange: impl FnOnce(Vec<CameraHandle>) -> Result<Vec<CameraHandle>, E>,
+    ) -> Result<(), E> {
+        let mut cameras = self.cameras.write().unwrap_or_else(PoisonError::into_inner);
+        *cameras = exchange(std::mem::take(&mut *cameras))?;
+        Ok(())
+    }
+
     /// The daemon in one line that changes only when something happens.
     pub(super) fn summary(&self) -> String {
         let cameras = self.cameras();
@@ -43,7 +58,9 @@ impl Host {
 impl BusInputs for Host {
     fn status(&self) -> Status {
         let report = self.progress.report();
-        let cameras = self.cameras.iter().zip(&report.cameras).map(|(camera, described)| {
+        let handles = self.handles();
+        let cameras = handles.iter().map(|camera| {
+            let described = report.camera(&camera.name);
             let mut status = camera.status();
             status.state.unchanged_since = described.unchanged_since;
             CameraStatus {
@@ -72,21 +89,21 @@ impl BusInputs for Host {
 
     fn cameras(&self) -> Vec<CameraState> {
         let report = self.progress.report();
-        let state = |(camera, described): (&CameraHandle, &CameraReport)| CameraState {
-            unchanged_since: described.unchanged_since,
+        let state = |camera: &CameraHandle| CameraState {
+            unchanged_since: report.camera(&camera.name).unchanged_since,
             ..camera.status().state
         };
-        self.cameras.iter().zip(&report.cameras).map(state).collect()
+        self.handles().iter().map(state).collect()
     }
 
     /// Held are the newest frame and the one that was described last.
     fn frame(&self, camera: &str, sequence: Option<u64>) -> Option<Arc<Frame>> {
-        let index = self.cameras.iter().position(|handle| handle.name == camera)?;
-        let newest = self.cameras[index].latest.newest();
+        let handles = self.handles();
+        let newest = handles.iter().find(|handle| handle.name == camera)?.latest.newest();
         let Some(sequence) = sequence else { return newest };
-        let report = self.progress.report();
-        let seen = report.cameras.get(index).map(|camera| [camera.described.clone(), camera.asked.clone()]);
-        let mut held = newest.into_iter().chain(seen.into_iter().flatten().flatten());
+        let described = self.progress.report().camera(camera);
+        let seen = [described.described, described.asked];
+        let mut held = newest.into_iter().chain(seen.into_iter().flatten());
         held.find(|frame| frame.sequence == sequence)
     }
 }

@@ -286,7 +286,7 @@ impl<D: Device> Engine<D> {
     }
 
     /// Gives back what sessions keep no longer.
-    fn free_sessions(&mut self) {
+    pub(in crate::engine) fn free_sessions(&mut self) {
         while let Some(key) = self.sessions.take_freed() {
             self.model.forget(key);
         }
