@@ -67,7 +67,7 @@ pub struct ModelConfig {
     pub device: String,
     /// Worker threads; 0 takes the physical cores.
     pub threads: usize,
-    /// Highest instruction set to use: `auto`, `scalar`, `avx2`, `avx512vnni`.
+    /// Highest instruction set to use: `auto`, `scalar`, `avx2`, `avxvnni`, `avx512vnni`.
     pub isa: String,
     /// Positions of one conversation; more than were trained are interpolated.
     pub context: usize,

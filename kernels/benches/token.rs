@@ -13,7 +13,7 @@ use kernels::cpu::PackedMatrix;
 use kernels::cpu::probe::ReadBuffer;
 use kernels::{
     Arithmetic, Cpu, CpuOptions, DType, Device, HostTensor, KvDtype, KvShape, MatrixView, PAGE, PageId,
-    Pairing, Slot, Span,
+    Pairing, Product, Slot, Span,
 };
 
 const HIDDEN: usize = 2048;
@@ -158,9 +158,9 @@ fn step(model: &mut Model, s: &mut Scratch, wanted: &Wanted, clock: &mut Clock) 
     for (index, Layer([q, k, v, out, gate, up, down])) in layers.iter().enumerate() {
         clock.time("norm", || cpu.rms_norm(&s.x, norm, 1e-6, &mut s.normed));
         clock.time("q k v", || {
-            cpu.matmul(&s.normed, q, None, &mut s.q);
-            cpu.matmul(&s.normed, k, None, &mut s.k);
-            cpu.matmul(&s.normed, v, None, &mut s.v);
+            let (one, two) =
+                (Product { w: q, bias: None, out: &mut s.q }, Product { w: k, bias: None, out: &mut s.k });
+            cpu.matmul_each(&s.normed, &mut [one, two, Product { w: v, bias: None, out: &mut s.v }]);
         });
         clock.time("rope", || {
             cpu.rope(&mut s.q, HEADS, rope, &positions, Pairing::Neighbours);
@@ -172,8 +172,8 @@ fn step(model: &mut Model, s: &mut Scratch, wanted: &Wanted, clock: &mut Clock) 
         clock.time("add", || cpu.add(&mut s.x, &s.normed));
         clock.time("norm", || cpu.rms_norm(&s.x, norm, 1e-6, &mut s.normed));
         clock.time("gate up", || {
-            cpu.matmul(&s.normed, gate, None, &mut s.gate);
-            cpu.matmul(&s.normed, up, None, &mut s.up);
+            let one = Product { w: gate, bias: None, out: &mut s.gate };
+            cpu.matmul_each(&s.normed, &mut [one, Product { w: up, bias: None, out: &mut s.up }]);
         });
         clock.time("silu", || cpu.silu_mul(&mut s.gate, &s.up));
         clock.time("down", || cpu.matmul(&s.gate, down, None, &mut s.normed));

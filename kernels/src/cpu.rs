@@ -40,8 +40,8 @@ pub use packed::PackedMatrix;
 use threads::Pool;
 
 use crate::device::{
-    Activation, Arithmetic, Device, DeviceError, Grid, KvDtype, KvShape, MatrixView, PageId, Pairing, Slot,
-    Span,
+    Activation, Arithmetic, Device, DeviceError, Grid, KvDtype, KvShape, MatrixView, PageId, Pairing,
+    Product, Slot, Span,
 };
 use crate::reference::Reference;
 use crate::shared::SharedMatrix;
@@ -165,7 +165,11 @@ impl Device for Cpu {
     }
 
     fn matmul(&self, x: &HostTensor, w: &PackedMatrix, bias: Option<&HostTensor>, out: &mut HostTensor) {
-        matmul::matmul((self.isa, &self.pool), &mut self.scratch.borrow_mut(), x, w, bias, out);
+        self.matmul_each(x, &mut [Product { w, bias, out }]);
+    }
+
+    fn matmul_each(&self, x: &HostTensor, products: &mut [Product<'_, Self>]) {
+        matmul::matmul_each((self.isa, &self.pool), &mut self.scratch.borrow_mut(), x, products);
     }
 
     fn embed(&self, table: &PackedMatrix, ids: &[u32], out: &mut HostTensor, first_row: usize) {

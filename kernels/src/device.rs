@@ -177,6 +177,17 @@ pub enum Pairing {
     Neighbours,
 }
 
+/// One of several products of the same activations, see [`Device::matmul_each`].
+#[derive(Debug)]
+pub struct Product<'a, D: Device + ?Sized> {
+    /// The weights `(outputs, inputs)`.
+    pub w: &'a D::Matrix,
+    /// What is added `(1, outputs)`.
+    pub bias: Option<&'a D::Tensor>,
+    /// The result `(rows, outputs)`.
+    pub out: &'a mut D::Tensor,
+}
+
 /// What a device cannot do at run time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
@@ -311,6 +322,14 @@ pub trait Device: Send {
     /// In all, a block of x that holds a NaN or an infinity has `d_x = NaN` and all `q = 0`, so that
     /// every output of that row, and of no other, is NaN. The bits of a NaN are not fixed.
     fn matmul(&self, x: &Self::Tensor, w: &Self::Matrix, bias: Option<&Self::Tensor>, out: &mut Self::Tensor);
+
+    /// [`Device::matmul`] with each of `products`, to the same bits. Devices may prepare `x` once and
+    /// go through all matrices together.
+    fn matmul_each(&self, x: &Self::Tensor, products: &mut [Product<'_, Self>]) {
+        for Product { w, bias, out } in products {
+            self.matmul(x, w, *bias, out);
+        }
+    }
 
     /// `out[first_row + i] = dequantized row ids[i] of table`; table `(vocabulary, hidden)`.
     fn embed(&self, table: &Self::Matrix, ids: &[u32], out: &mut Self::Tensor, first_row: usize);

@@ -23,7 +23,7 @@ pub const NUMBERS: u32 = 1;
 pub use cpu::{Cpu, CpuOptions, IsaLevel};
 pub use device::{
     Activation, Arithmetic, Device, DeviceError, Grid, KV_BLOCK, KvDtype, KvShape, MatrixView, PAGE, PageId,
-    Pairing, Slot, Span,
+    Pairing, Product, Slot, Span,
 };
 pub use dtype::DType;
 pub use reference::Reference;

@@ -330,7 +330,7 @@ mod tests {
             (|c| c.model.dtype = "q9".into(), "model.dtype: "),
             (|c| c.model.vision_dtype = "q4_0".into(), "model.vision_dtype: "),
             (|c| c.model.device = "tpu".into(), "model.device: "),
-            (|c| c.model.isa = "mmx".into(), "expected one of auto, scalar, avx2, avx512vnni"),
+            (|c| c.model.isa = "mmx".into(), "expected one of auto, scalar, avx2, avxvnni, avx512vnni"),
             (|c| c.model.context = 10_000, "model.context: "),
             (|c| c.model.kv_dtype = "f32".into(), "expected one of f16, q8"),
             (|c| c.model.kv_cache_mib = 0, "model.kv_cache_mib: "),

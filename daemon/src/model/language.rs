@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kernels::{Device, DeviceError, Pairing};
+use kernels::{Device, DeviceError, Pairing, Product};
 
 use super::kv_cache::{KvCache, OutOfPages, Sequence};
 use super::pass::{Layered, MAX_ROWS, Pass};
@@ -208,9 +208,14 @@ impl<D: Device> Language<D> {
         let normed = &mut self.normed;
 
         device.rms_norm(x, &layer.attention_norm, eps, normed);
-        device.matmul(normed, &layer.q, None, &mut self.q); // (rows, heads * head_dim)
-        device.matmul(normed, &layer.k, None, &mut self.k); // (rows, kv_heads * head_dim)
-        device.matmul(normed, &layer.v, None, &mut self.v); // (rows, kv_heads * head_dim)
+        device.matmul_each(
+            normed,
+            &mut [
+                Product { w: &layer.q, bias: None, out: &mut self.q }, // (rows, heads * head_dim)
+                Product { w: &layer.k, bias: None, out: &mut self.k }, // (rows, kv_heads * head_dim)
+                Product { w: &layer.v, bias: None, out: &mut self.v }, // (rows, kv_heads * head_dim)
+            ],
+        );
         device.rope(&mut self.q, heads, &self.rope, positions, pairing);
         device.rope(&mut self.k, kv_heads, &self.rope, positions, pairing);
         device.kv_append(cache.arena_mut(), index, &self.k, &self.v, slots);
@@ -219,8 +224,13 @@ impl<D: Device> Language<D> {
         device.add(x, normed);
 
         device.rms_norm(x, &layer.ffn_norm, eps, normed);
-        device.matmul(normed, &layer.gate, None, &mut self.gate); // (rows, ffn)
-        device.matmul(normed, &layer.up, None, &mut self.up); // (rows, ffn)
+        device.matmul_each(
+            normed,
+            &mut [
+                Product { w: &layer.gate, bias: None, out: &mut self.gate }, // (rows, ffn)
+                Product { w: &layer.up, bias: None, out: &mut self.up },     // (rows, ffn)
+            ],
+        );
         device.silu_mul(&mut self.gate, &self.up);
         device.matmul(&self.gate, &layer.down, None, normed); // (rows, hidden)
         device.add(x, normed);

@@ -1,6 +1,6 @@
 //! CLIP vision transformer: a picture becomes patch features.
 
-use kernels::{Activation, Device, DeviceError};
+use kernels::{Activation, Device, DeviceError, Product};
 
 /// Numbers of a CLIP vision tower, as its file has them.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,9 +170,14 @@ impl<D: Device> Vision<D> {
         let (x, normed) = (&mut self.x, &mut self.normed);
 
         device.layer_norm(x, &block.norm1.weight, &block.norm1.bias, eps, normed);
-        device.matmul(normed, &block.q.weight, Some(&block.q.bias), &mut self.q); // (1 + patches, hidden)
-        device.matmul(normed, &block.k.weight, Some(&block.k.bias), &mut self.k);
-        device.matmul(normed, &block.v.weight, Some(&block.v.bias), &mut self.v);
+        device.matmul_each(
+            normed,
+            &mut [
+                Product { w: &block.q.weight, bias: Some(&block.q.bias), out: &mut self.q },
+                Product { w: &block.k.weight, bias: Some(&block.k.bias), out: &mut self.k },
+                Product { w: &block.v.weight, bias: Some(&block.v.bias), out: &mut self.v },
+            ],
+        ); // each (1 + patches, hidden)
         device.attention(&self.q, &self.k, &self.v, self.config.heads, &mut self.mixed);
         device.matmul(&self.mixed, &block.out.weight, Some(&block.out.bias), normed);
         device.add(x, normed);

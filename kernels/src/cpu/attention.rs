@@ -157,9 +157,10 @@ impl<'a> Job<'a> {
         panic!("no such task");
     }
 
-    /// Multiplications of one kind, at most.
+    /// Multiplications of one kind, at most: pages are computed and read as a whole.
     fn products(&self) -> usize {
-        let seen = |span: &Span<'_>| (span.position + span.rows.len()) * span.rows.len();
+        let seen =
+            |span: &Span<'_>| (span.position + span.rows.len()).next_multiple_of(PAGE) * span.rows.len();
         self.spans.iter().map(seen).sum::<usize>() * self.q.cols()
     }
 }

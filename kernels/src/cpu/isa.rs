@@ -13,19 +13,23 @@ pub enum IsaLevel {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI besides.
+    /// The same with AVX-VNNI.
+    AvxVnni,
+    /// x86-64 with AVX2, FMA, F16C and AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
 }
 
 impl IsaLevel {
     /// Every level, plainest first.
-    pub const ALL: [IsaLevel; 3] = [IsaLevel::Scalar, IsaLevel::Avx2, IsaLevel::Avx512Vnni];
+    pub const ALL: [IsaLevel; 4] =
+        [IsaLevel::Scalar, IsaLevel::Avx2, IsaLevel::AvxVnni, IsaLevel::Avx512Vnni];
 
     /// The name used in options, logs and messages.
     pub const fn name(self) -> &'static str {
         match self {
             IsaLevel::Scalar => "scalar",
             IsaLevel::Avx2 => "avx2",
+            IsaLevel::AvxVnni => "avxvnni",
             IsaLevel::Avx512Vnni => "avx512vnni",
         }
     }
@@ -56,6 +60,9 @@ pub(crate) enum Isa {
     /// See [`IsaLevel::Avx2`].
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// See [`IsaLevel::AvxVnni`].
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
     /// See [`IsaLevel::Avx512Vnni`].
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
@@ -69,9 +76,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             IsaLevel::Avx2 => Avx2::detect().map(Isa::Avx2),
             #[cfg(target_arch = "x86_64")]
+            IsaLevel::AvxVnni => AvxVnni::detect().map(Isa::AvxVnni),
+            #[cfg(target_arch = "x86_64")]
             IsaLevel::Avx512Vnni => Avx512Vnni::detect().map(Isa::Avx512Vnni),
             #[cfg(not(target_arch = "x86_64"))]
-            IsaLevel::Avx2 | IsaLevel::Avx512Vnni => None,
+            IsaLevel::Avx2 | IsaLevel::AvxVnni | IsaLevel::Avx512Vnni => None,
         }
     }
 
@@ -87,6 +96,8 @@ impl Isa {
             Isa::Scalar => IsaLevel::Scalar,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => IsaLevel::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(_) => IsaLevel::AvxVnni,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => IsaLevel::Avx512Vnni,
         }
@@ -106,6 +117,24 @@ impl Avx2 {
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c");
         found.then_some(Self(()))
+    }
+}
+
+/// Proof of AVX-VNNI, and of all that [`Avx2`] stands for.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AvxVnni(Avx2);
+
+#[cfg(target_arch = "x86_64")]
+impl AvxVnni {
+    /// Asks the processor.
+    pub(crate) fn detect() -> Option<Self> {
+        Avx2::detect().filter(|_| is_x86_feature_detected!("avxvnni")).map(Self)
+    }
+
+    /// The lesser proof.
+    pub(crate) fn avx2(self) -> Avx2 {
+        self.0
     }
 }
 
@@ -138,7 +167,10 @@ mod tests {
             assert_eq!(level.name().parse(), Ok(level));
         }
         let error = "sse9".parse::<IsaLevel>().unwrap_err();
-        assert_eq!(error, "unknown instruction set \"sse9\", expected one of scalar, avx2, avx512vnni");
+        assert_eq!(
+            error,
+            "unknown instruction set \"sse9\", expected one of scalar, avx2, avxvnni, avx512vnni"
+        );
     }
 
     #[test]

@@ -208,6 +208,9 @@ pub(crate) fn dispatch(isa: Isa, kernel: impl Kernel) {
         Isa::Avx2(lanes) => unsafe { run_avx2(lanes, kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves the features.
+        Isa::AvxVnni(token) => unsafe { run_avx2(token.avx2(), kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the token proves the features.
         Isa::Avx512Vnni(lanes) => unsafe { run_avx512(lanes, kernel) },
     }
 }

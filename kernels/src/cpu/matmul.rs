@@ -5,8 +5,10 @@
 //! own. What else is in the tile, how panels are shared out and how wide vectors are therefore
 //! never changes it.
 
+use std::array;
 use std::ops::Range;
 
+use super::Cpu;
 use super::isa::Isa;
 use super::packed::{Coding, PANEL, PackedMatrix};
 use super::scalar;
@@ -14,8 +16,8 @@ use super::split::{Split, SplitLayout};
 use super::threads::{Base, Pool};
 use super::tiles::{MAX_HEIGHT, Tile, TileLayout};
 #[cfg(target_arch = "x86_64")]
-use super::x86_64::{avx2, avx512vnni};
-use crate::device::Arithmetic;
+use super::x86_64::{avx2, avx512vnni, avxvnni};
+use crate::device::{Arithmetic, Product};
 use crate::dtype::DType;
 use crate::tensor::HostTensor;
 
@@ -34,7 +36,7 @@ impl Isa {
         match (self, dtype.is_float()) {
             (Isa::Scalar, _) => 4,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2(_), _) => 4,
+            (Isa::Avx2(_) | Isa::AvxVnni(_), _) => 4,
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512Vnni(_), true) => 16,
             #[cfg(target_arch = "x86_64")]
@@ -49,6 +51,8 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(token) => avx2::fill(token, layout, x, height, numbers),
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(token) => avx2::fill(token.avx2(), layout, x, height, numbers),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(token) => avx512vnni::fill(token, layout, x, height, numbers),
         }
     }
@@ -61,60 +65,130 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(token) => each.for_each(|(panel, out)| avx2::product(token, dtype, panel, tile, out)),
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(token) => {
+                each.for_each(|(panel, out)| avxvnni::product(token, dtype, panel, tile, out));
+            }
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(token) => avx512vnni::product(token, dtype, panels, tile, out),
         }
     }
 }
 
-/// Numbers of all tiles of an `x`, kept from call to call.
+/// Products that share one job of the threads.
+const TOGETHER: usize = 4;
+
+/// Tiles of an `x` for each kind of weights that it meets, kept from call to call.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    kept: [Kept; TOGETHER],
+}
+
+/// Numbers of all tiles of an `x`.
+#[derive(Debug, Default)]
+struct Kept {
     numbers: Vec<i32>,
     /// What is left over of split blocks.
     splits: Vec<i32>,
 }
 
-/// `out = x * w^T (+ bias)`.
-pub(crate) fn matmul(
+/// `out = x * w^T (+ bias)` for each product.
+pub(crate) fn matmul_each(
+    threads: (Isa, &Pool),
+    scratch: &mut Scratch,
+    x: &HostTensor,
+    products: &mut [Product<'_, Cpu>],
+) {
+    for Product { w, bias, out } in &mut *products {
+        assert_eq!(x.cols(), w.cols(), "inputs of the matrix");
+        assert_eq!(out.cols(), w.rows(), "outputs of the matrix");
+        if let Some(bias) = bias {
+            assert_eq!((bias.rows(), bias.cols()), (1, w.rows()), "shape of the bias");
+        }
+        out.set_rows(x.rows());
+    }
+    if x.rows() > 0 {
+        products.chunks_mut(TOGETHER).for_each(|products| matmul_together(threads, scratch, x, products));
+    }
+}
+
+/// [`matmul_each`] for at most [`TOGETHER`] products of some rows.
+fn matmul_together(
     (isa, pool): (Isa, &Pool),
     scratch: &mut Scratch,
     x: &HostTensor,
-    w: &PackedMatrix,
-    bias: Option<&HostTensor>,
-    out: &mut HostTensor,
+    products: &mut [Product<'_, Cpu>],
 ) {
-    assert_eq!(x.cols(), w.cols(), "inputs of the matrix");
-    assert_eq!(out.cols(), w.rows(), "outputs of the matrix");
-    if let Some(bias) = bias {
-        assert_eq!((bias.rows(), bias.cols()), (1, w.rows()), "shape of the bias");
+    let kind = |index: usize| (Coding::of(products[index].w.dtype()), products[index].w.arithmetic());
+    // The first product of each kind fills the tiles for all.
+    let filled = |index: usize| (0..index).find(|&other| kind(other) == kind(index)).unwrap_or(index);
+    let mut tiles = [const { None }; TOGETHER];
+    for (index, kept) in scratch.kept.iter_mut().enumerate().take(products.len()) {
+        if filled(index) == index {
+            tiles[index] = Some(Tiles::fill((isa, pool), kept, x, products[index].w));
+        }
     }
-    out.set_rows(x.rows());
-    if out.data().is_empty() {
-        return;
+    let places: [usize; TOGETHER] =
+        array::from_fn(|index| if index < products.len() { filled(index) } else { index });
+    let mut jobs = [const { None }; TOGETHER];
+    for (job, (Product { w, bias, out }, place)) in jobs.iter_mut().zip(products.iter_mut().zip(places)) {
+        let target = Target { base: Base(out.data_mut().as_mut_ptr()), cols: w.rows() };
+        let group = pairs_per_task(w, pool.threads());
+        *job = tiles[place].as_ref().map(|tiles| Job { isa, w, bias: *bias, tiles, target, group });
     }
-    let tiles = Tiles::fill((isa, pool), scratch, x, w);
-    let group = pairs_per_task(w, pool.threads());
-    let target = Target { base: Base(out.data_mut().as_mut_ptr()), cols: w.rows() };
-    pool.run(pairs(w).div_ceil(group), &|task| {
+    let tasks = jobs.iter().flatten().map(Job::tasks).sum();
+    pool.run(tasks, &|mut task| {
+        for job in jobs.iter().flatten() {
+            if task < job.tasks() {
+                // SAFETY: the outputs are borrowed until `run` returns, and each task is taken once.
+                return unsafe { job.run(task) };
+            }
+            task -= job.tasks();
+        }
+    });
+}
+
+/// A product.
+struct Job<'a> {
+    isa: Isa,
+    w: &'a PackedMatrix,
+    bias: Option<&'a HostTensor>,
+    tiles: &'a Tiles<'a>,
+    target: Target,
+    /// Pairs of panels in a task.
+    group: usize,
+}
+
+impl Job<'_> {
+    fn tasks(&self) -> usize {
+        pairs(self.w).div_ceil(self.group)
+    }
+
+    /// Computes the outputs of some pairs of panels for all rows.
+    ///
+    /// # Safety
+    ///
+    /// The outputs are borrowed by the caller, and nobody else runs this task.
+    unsafe fn run(&self, task: usize) {
+        let Self { isa, w, bias, tiles, target, group } = self;
         let mut sums = [Sums::default(); 2];
         for index in 0..tiles.count() {
             let tile = tiles.get(index);
-            let rows = index * tiles.height..x.rows().min((index + 1) * tiles.height);
+            let rows = index * tiles.height..tiles.rows.min((index + 1) * tiles.height);
             for pair in task * group..pairs(w).min((task + 1) * group) {
                 let (first, second) = (pair, pairs(w) + pair);
                 let count = if second < w.panels() { 2 } else { 1 };
                 let panels = [w.panel(first), w.panel(if count == 2 { second } else { first })];
                 isa.product(w.dtype(), &panels[..count], tile, &mut sums[..count]);
                 if tiles.splits(index).next().is_some() {
-                    add_splits(isa, w, &panels[..count], tiles.splits(index), &mut sums[..count]);
+                    add_splits(*isa, w, &panels[..count], tiles.splits(index), &mut sums[..count]);
                 }
                 for (panel, sums) in [first, second].iter().zip(&sums[..count]) {
-                    // SAFETY: `out` is borrowed until `run` returns, and panels are taken by one task each.
-                    unsafe { target.write(rows.clone(), *panel, sums, bias) };
+                    // SAFETY: as promised by the caller; a panel belongs to one task.
+                    unsafe { target.write(rows.clone(), *panel, sums, *bias) };
                 }
             }
         }
-    });
+    }
 }
 
 /// Adds what the split blocks of a tile give to the rows that need it.
@@ -175,15 +249,15 @@ struct Tiles<'a> {
 }
 
 impl<'a> Tiles<'a> {
-    fn fill((isa, pool): (Isa, &Pool), scratch: &'a mut Scratch, x: &HostTensor, w: &PackedMatrix) -> Self {
+    fn fill((isa, pool): (Isa, &Pool), kept: &'a mut Kept, x: &HostTensor, w: &PackedMatrix) -> Self {
         let layout = TileLayout::new(x.cols(), Coding::of(w.dtype()));
         let (height, rows) = (isa.tile_height(w.dtype()), x.rows());
         let stride = layout.row_len() * height;
         let len = stride * rows.div_ceil(height);
-        if scratch.numbers.len() < len {
-            scratch.numbers.resize(len, 0);
+        if kept.numbers.len() < len {
+            kept.numbers.resize(len, 0);
         }
-        let numbers = &mut scratch.numbers[..len];
+        let numbers = &mut kept.numbers[..len];
         pool.rows(numbers, stride.max(1), 1, &|first, chunk| {
             for (i, numbers) in chunk.chunks_exact_mut(stride).enumerate() {
                 let row = (first + i) * height;
@@ -192,7 +266,7 @@ impl<'a> Tiles<'a> {
                 isa.fill(layout, x, tile_height(height, end - row), numbers);
             }
         });
-        let splits = Self::fill_splits((isa, pool), &mut scratch.splits, x, w, height);
+        let splits = Self::fill_splits((isa, pool), &mut kept.splits, x, w, height);
         Self { layout, height, rows, numbers, splits }
     }
 

@@ -11,7 +11,7 @@ pub(crate) mod sequences;
 
 use std::ops::Range;
 
-use kernels::{Activation, Arithmetic, DType, Device, Grid, KvDtype, MatrixView, Pairing};
+use kernels::{Activation, Arithmetic, DType, Device, Grid, KvDtype, MatrixView, Pairing, Product};
 
 pub(crate) use random::{Random, blocks};
 use sequences::{Heads, Sequence, attend_step};
@@ -19,20 +19,49 @@ use sequences::{Heads, Sequence, attend_step};
 /// An operation with what is particular to it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
-    Matmul { dtype: DType, arithmetic: Arithmetic, outputs: usize, bias: bool },
-    Embed { dtype: DType },
+    Matmul {
+        dtype: DType,
+        arithmetic: Arithmetic,
+        outputs: usize,
+        bias: bool,
+    },
+    /// Matrices of as many outputs each; their results stand one below the other.
+    MatmulEach {
+        dtypes: [DType; 5],
+        outputs: usize,
+    },
+    Embed {
+        dtype: DType,
+    },
     CopyRows,
     LayerNorm,
     RmsNorm,
     Add,
     Activate(Activation),
     SiluMul,
-    Rope { heads: usize, pairing: Pairing },
-    Attention { heads: usize },
-    Attend { heads: usize, kv_heads: usize, dtype: KvDtype },
-    Patches { patch: usize },
-    Depthwise3x3 { grid: Grid, bias: bool, stride: usize },
-    AveragePool2x2 { grid: Grid },
+    Rope {
+        heads: usize,
+        pairing: Pairing,
+    },
+    Attention {
+        heads: usize,
+    },
+    Attend {
+        heads: usize,
+        kv_heads: usize,
+        dtype: KvDtype,
+    },
+    Patches {
+        patch: usize,
+    },
+    Depthwise3x3 {
+        grid: Grid,
+        bias: bool,
+        stride: usize,
+    },
+    AveragePool2x2 {
+        grid: Grid,
+    },
     ColumnMean,
     ScaleColumns,
 }
@@ -56,6 +85,7 @@ impl Op {
             Op::Matmul { .. } => {
                 &["matrix", "matrix_bytes", "matrix_layout", "share_matrix", "adopt_matrix", "matmul"]
             }
+            Op::MatmulEach { .. } => &["matmul_each"],
             Op::Embed { .. } => &["matrix", "embed"],
             Op::CopyRows => &["copy_rows", "set_rows"],
             Op::LayerNorm => &["layer_norm"],
@@ -80,7 +110,8 @@ impl Op {
     /// The distance from the reference that is allowed.
     pub(crate) fn bound(self) -> Bound {
         match self {
-            Op::Matmul { .. } | Op::Embed { .. } | Op::CopyRows | Op::Patches { .. } => Bound::Exact,
+            Op::Matmul { .. } | Op::MatmulEach { .. } | Op::Embed { .. } => Bound::Exact,
+            Op::CopyRows | Op::Patches { .. } => Bound::Exact,
             Op::Add | Op::ScaleColumns => Bound::Exact,
             Op::LayerNorm | Op::RmsNorm => Bound::OfRow(2e-6),
             // Values are at most 8, but their sum may cancel.
@@ -95,7 +126,8 @@ impl Op {
     pub(crate) fn by_row(self) -> bool {
         !matches!(
             self,
-            Op::Attention { .. }
+            Op::MatmulEach { .. }
+                | Op::Attention { .. }
                 | Op::Attend { .. }
                 | Op::Patches { .. }
                 | Op::Depthwise3x3 { .. }
@@ -167,7 +199,9 @@ impl Case {
         let random = &mut Random::new(23);
         let mut weights = |rows: usize| upload(device, &random.vec(rows * cols), cols);
         let step: Step<'d, D> = match self.op {
-            Op::Matmul { .. } | Op::Embed { .. } => self.matrix_step(device, input, rows),
+            Op::Matmul { .. } | Op::MatmulEach { .. } | Op::Embed { .. } => {
+                self.matrix_step(device, input, rows)
+            }
             Op::CopyRows => Box::new(move |out| {
                 device.set_rows(out, count);
                 device.copy_rows(&input, 0..count, out, 0);
@@ -209,6 +243,7 @@ impl Case {
     fn out_shape(&self, rows: usize) -> (usize, usize) {
         match self.op {
             Op::Matmul { outputs, .. } => (rows, outputs),
+            Op::MatmulEach { dtypes, outputs } => (rows * dtypes.len(), outputs),
             Op::Patches { patch } => ((self.cols / patch).pow(2), 3 * patch * patch),
             Op::Depthwise3x3 { grid, stride, .. } => {
                 (grid.width.div_ceil(stride) * grid.height.div_ceil(stride), self.cols)
@@ -236,6 +271,24 @@ impl Case {
                 let w = matrix(random, dtype, outputs, arithmetic);
                 let bias = bias.then(|| upload(device, &random.vec(outputs), outputs));
                 Box::new(move |out| device.matmul(&input, &w, bias.as_ref(), out))
+            }
+            Op::MatmulEach { dtypes, outputs } => {
+                let w = dtypes.map(|dtype| {
+                    let exact = dtype.is_float();
+                    matrix(random, dtype, outputs, if exact { Arithmetic::F32 } else { Arithmetic::Int8 })
+                });
+                let bias = upload(device, &random.vec(outputs), outputs);
+                let mut parts = dtypes.map(|_| device.tensor(rows.len(), outputs).unwrap());
+                Box::new(move |out| {
+                    let bias = [None, Some(&bias)].into_iter().cycle();
+                    let products = w.iter().zip(&mut parts).zip(bias);
+                    let mut products: Vec<_> =
+                        products.map(|((w, out), bias)| Product { w, bias, out }).collect();
+                    device.matmul_each(&input, &mut products);
+                    for (i, part) in parts.iter().enumerate() {
+                        device.copy_rows(part, 0..rows.len(), out, i * rows.len());
+                    }
+                })
             }
             Op::Embed { dtype } => {
                 const VOCABULARY: usize = 37;
@@ -361,6 +414,10 @@ fn matrix_cases(push: &mut impl FnMut(Op, usize, usize)) {
                 }
             }
         }
+    }
+    let dtypes = [DType::Q4K, DType::Q6K, DType::Q4K, DType::Q8_0, DType::F16];
+    for (rows, outputs) in [(1, 33), (3, 16), (20, 65)] {
+        push(Op::MatmulEach { dtypes, outputs }, rows, 512);
     }
     let op = |dtype, arithmetic| Op::Matmul { dtype, arithmetic, outputs: 577, bias: true };
     push(op(DType::F32, Arithmetic::F32), 65, 577);

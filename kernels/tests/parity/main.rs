@@ -47,6 +47,7 @@ fn check(what: &str, case: &Case, bound: Bound, got: &[f32], want: &[f32]) {
 fn case_rows(case: &Case, len: usize) -> usize {
     match case.op {
         Op::Matmul { .. } => case.rows,
+        Op::MatmulEach { dtypes, .. } => case.rows * dtypes.len(),
         Op::Patches { patch } => (case.cols / patch).pow(2),
         _ => len / case.cols,
     }

@@ -11,8 +11,9 @@ use crate::cpu::threads::{Base, Pool};
 use crate::device::{DeviceError, KV_BLOCK, KvDtype, KvShape, PAGE, PageId, Slot};
 use crate::tensor::HostTensor;
 
-/// Numbers stored by a call below which threads are not worth waking.
-const LEAST: usize = 32 * 1024;
+/// Numbers stored by a call below which threads are not worth waking. A row of keys is scattered, each
+/// number to a cache line of its own.
+const LEAST: usize = 4 * 1024;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;

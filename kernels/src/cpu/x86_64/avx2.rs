@@ -14,7 +14,7 @@ use crate::cpu::tiles::{Tile, TileLayout};
 use crate::dtype::DType;
 
 /// Lanes of a vector: half a panel.
-const HALF: usize = PANEL / 2;
+pub(super) const HALF: usize = PANEL / 2;
 
 /// Fills a tile, see [`TileLayout::fill`].
 pub(crate) fn fill(_: Avx2, layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) {
@@ -63,7 +63,7 @@ fn product_of<const R: usize>(dtype: DType, panel: &[u8], tile: Tile<'_>, out: &
 /// Hands out what the lanes of both halves have summed up.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn store<const R: usize>(acc: &[[__m256; R]; 2], out: &mut Sums) {
+pub(super) fn store<const R: usize>(acc: &[[__m256; R]; 2], out: &mut Sums) {
     for (h, acc) in acc.iter().enumerate() {
         for (out, acc) in out.iter_mut().zip(acc) {
             let out = &mut out[h * HALF..][..HALF];
@@ -255,7 +255,7 @@ fn add_groups<const UNIT: usize, const R: usize>(
 /// Minimums of sub-blocks of half `h` times the sums of activations there.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn minimum_dots<const R: usize>(minimums: &[u8], h: usize, sums: &[[i32; R]]) -> [__m256i; R] {
+pub(super) fn minimum_dots<const R: usize>(minimums: &[u8], h: usize, sums: &[[i32; R]]) -> [__m256i; R] {
     let mut dots = [_mm256_setzero_si256(); R];
     for (sums, pairs) in sums.iter().zip(minimums.as_chunks::<32>().0) {
         let pairs = _mm256_cvtepu8_epi16(load128(&pairs[2 * HALF * h..]));
@@ -270,7 +270,7 @@ fn minimum_dots<const R: usize>(minimums: &[u8], h: usize, sums: &[[i32; R]]) ->
 /// Group `g` of half `h` of a unit, one code per byte; codes of 8 bits as signed numbers.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn unpack<const UNIT: usize>(unit: &[u8; UNIT], h: usize, g: usize) -> __m256i {
+pub(super) fn unpack<const UNIT: usize>(unit: &[u8; UNIT], h: usize, g: usize) -> __m256i {
     let at = |row: usize| load256(&unit[64 * row + 32 * h..]);
     if UNIT == 512 {
         return _mm256_xor_si256(at(g), _mm256_set1_epi8(-128));
@@ -311,6 +311,6 @@ fn unpack<const UNIT: usize>(unit: &[u8; UNIT], h: usize, g: usize) -> __m256i {
 /// The f32 with these bits in all lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn broadcast(bits: i32) -> __m256 {
+pub(super) fn broadcast(bits: i32) -> __m256 {
     _mm256_castsi256_ps(_mm256_set1_epi32(bits))
 }

@@ -5,7 +5,6 @@
 //! activations serves both, and the memory is read at two places at once, which it likes best.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use super::load::{load128, load256};
 use crate::cpu::isa::Avx512Vnni;
@@ -16,6 +15,9 @@ use crate::dtype::DType;
 
 /// How far ahead a lone row asks for weights: the memory answers after about this many bytes.
 const AHEAD: usize = 4096;
+
+/// Rows up to which the memory is what there is to wait for.
+const LONE: usize = 1;
 
 /// Fills a tile, see [`TileLayout::fill`].
 pub(crate) fn fill(_: Avx512Vnni, layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) {
@@ -146,44 +148,57 @@ fn blocks_of_32<
     tile: Tile<'_>,
     out: [&mut Sums; P],
 ) {
-    let minimums = const { PARAMETERS == 64 };
     const { assert!(PARAMETERS + UNIT == BLOCK) };
     let panels = blocks_of::<BLOCK, P>(panels);
     let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0;
     let scales = tile.scales.as_chunks::<R>().0.iter().zip(tile.sums.as_chunks::<R>().0);
     let mut acc = [[_mm512_setzero_ps(); P]; R];
-    for (b, (words, (x_scales, sums))) in words.iter().zip(scales).enumerate() {
-        let mut blocks = [&[0; BLOCK]; P];
-        for p in 0..P {
-            blocks[p] = &panels[p][b];
-            if R == 1 {
-                fetch_ahead(blocks[p], 0..BLOCK);
-            }
+    for (b, (words, (scales, sums))) in words.iter().zip(scales).enumerate() {
+        let blocks = nth(panels, b);
+        add_block_of_32::<UNIT, PARAMETERS, BLOCK, R, P>(blocks, words, scales, sums, &mut acc);
+    }
+    store(&acc, out);
+}
+
+/// Adds the products of a block of 32 of each panel to `acc`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn add_block_of_32<
+    const UNIT: usize,
+    const PARAMETERS: usize,
+    const BLOCK: usize,
+    const R: usize,
+    const P: usize,
+>(
+    blocks: [&[u8; BLOCK]; P],
+    words: &[[i32; R]; 8],
+    x_scales: &[i32; R],
+    sums: &[i32; R],
+    acc: &mut Rows<__m512, R, P>,
+) {
+    // Whole bytes leave so little to compute that the processor runs ahead by itself.
+    if R <= LONE && UNIT != 512 {
+        for block in blocks {
+            fetch_ahead(block);
         }
-        let mut dots = [[_mm512_setzero_si512(); P]; R];
+    }
+    let minimums = const { PARAMETERS == 64 };
+    let start = if minimums { &[0; R] } else { sums };
+    let dots = unit_dots::<UNIT, BLOCK, R, P>(blocks, PARAMETERS, words, start);
+    for p in 0..P {
+        let scale = _mm512_cvtph_ps(load256(blocks[p]));
         for r in 0..R {
-            if !minimums {
-                dots[r] = [_mm512_set1_epi32(sums[r]); P];
-            }
+            let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
+            acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), factor, acc[r][p]);
         }
-        add_groups::<UNIT, BLOCK, 0, R, P>(blocks, PARAMETERS, words, &mut dots);
-        add_groups::<UNIT, BLOCK, 4, R, P>(blocks, PARAMETERS, words, &mut dots);
-        for p in 0..P {
-            let scale = _mm512_cvtph_ps(load256(blocks[p]));
+        if minimums {
+            let minimum = _mm512_cvtph_ps(load256(&blocks[p][32..]));
             for r in 0..R {
-                let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
-                acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), factor, acc[r][p]);
-            }
-            if minimums {
-                let minimum = _mm512_cvtph_ps(load256(&blocks[p][32..]));
-                for r in 0..R {
-                    let factor = _mm512_mul_ps(minimum, broadcast(x_scales[r]));
-                    acc[r][p] = _mm512_fmadd_ps(broadcast(sums[r]), factor, acc[r][p]);
-                }
+                let factor = _mm512_mul_ps(minimum, broadcast(x_scales[r]));
+                acc[r][p] = _mm512_fmadd_ps(broadcast(sums[r]), factor, acc[r][p]);
             }
         }
     }
-    store(&acc, out);
 }
 
 /// K types. `UNIT` is the bytes of 32 codes of a panel, `PARAMETERS` those of the parameters of a
@@ -204,68 +219,91 @@ fn blocks_of_256<
     tile: Tile<'_>,
     out: [&mut Sums; P],
 ) {
-    let minimums = const { SUMS < 8 * SUBS };
-    let integers = const { if SUMS < 8 * SUBS { 64 } else { 32 } };
     const { assert!(PARAMETERS + 8 * UNIT == BLOCK) };
     let panels = blocks_of::<BLOCK, P>(panels);
     let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0.as_chunks::<8>().0;
     let sums = tile.sums.as_chunks::<R>().0.as_chunks::<SUMS>().0;
     let scales = tile.scales.as_chunks::<R>().0.iter().zip(sums);
     let mut acc = [[_mm512_setzero_ps(); P]; R];
-    for (b, (words, (x_scales, sums))) in words.iter().zip(scales).enumerate() {
-        let mut blocks = [&[0; BLOCK]; P];
-        for p in 0..P {
-            blocks[p] = &panels[p][b];
+    for (b, (words, (scales, sums))) in words.iter().zip(scales).enumerate() {
+        let blocks = nth(panels, b);
+        add_block_of_256::<UNIT, PARAMETERS, BLOCK, SUMS, SUBS, R, P>(blocks, words, scales, sums, &mut acc);
+    }
+    store(&acc, out);
+}
+
+/// Adds the products of a block of 256 of each panel to `acc`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn add_block_of_256<
+    const UNIT: usize,
+    const PARAMETERS: usize,
+    const BLOCK: usize,
+    const SUMS: usize,
+    const SUBS: usize,
+    const R: usize,
+    const P: usize,
+>(
+    blocks: [&[u8; BLOCK]; P],
+    words: &[[[i32; R]; 8]; 8],
+    x_scales: &[i32; R],
+    sums: &[[i32; R]; SUMS],
+    acc: &mut Rows<__m512, R, P>,
+) {
+    let minimums = const { SUMS < 8 * SUBS };
+    let integers = const { if SUMS < 8 * SUBS { 64 } else { 32 } };
+    let mut dots = [[_mm512_setzero_si512(); P]; R];
+    // Few rows take the block in the order of the memory, parameters first.
+    let mut of_minimums = [[_mm512_setzero_si512(); R]; P];
+    for p in 0..P {
+        if minimums && R <= LONE {
+            of_minimums[p] = minimum_dots(&blocks[p][integers + 8 * SUBS * PANEL..PARAMETERS], sums);
         }
-        let mut dots = [[_mm512_setzero_si512(); P]; R];
-        for (u, words) in words.iter().enumerate() {
-            let at = PARAMETERS + u * UNIT;
-            if R == 1 {
-                let part = if u == 0 { 0..at + UNIT } else { at..at + UNIT };
-                for block in blocks {
-                    fetch_ahead(block, part.clone());
-                }
-            }
-            for s in 0..SUBS {
-                let j = u * SUBS + s;
-                let mut sub_dots = [[_mm512_setzero_si512(); P]; R];
-                for r in 0..R {
-                    if !minimums {
-                        sub_dots[r] = [_mm512_set1_epi32(sums[j][r]); P];
-                    }
-                }
-                if SUBS == 1 || s == 0 {
-                    add_groups::<UNIT, BLOCK, 0, R, P>(blocks, at, words, &mut sub_dots);
-                }
-                if SUBS == 1 || s == 1 {
-                    add_groups::<UNIT, BLOCK, 4, R, P>(blocks, at, words, &mut sub_dots);
-                }
-                for p in 0..P {
-                    let scale = _mm512_cvtepi8_epi32(load128(&blocks[p][integers + j * PANEL..]));
-                    for r in 0..R {
-                        let scaled = _mm512_mullo_epi32(sub_dots[r][p], scale);
-                        dots[r][p] = _mm512_add_epi32(dots[r][p], scaled);
-                    }
-                }
+    }
+    for (u, words) in words.iter().enumerate() {
+        let at = PARAMETERS + u * UNIT;
+        if R <= LONE {
+            let first = if u == 0 { 0 } else { at };
+            for block in blocks {
+                fetch_ahead(&block[first..at + UNIT]);
             }
         }
-        for p in 0..P {
-            let scale = _mm512_cvtph_ps(load256(blocks[p]));
-            for r in 0..R {
-                let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
-                acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), factor, acc[r][p]);
-            }
-            if minimums {
-                let dots = minimum_dots(&blocks[p][integers + 8 * SUBS * PANEL..PARAMETERS], sums);
-                let scale = _mm512_cvtph_ps(load256(&blocks[p][32..]));
+        for s in 0..SUBS {
+            let j = u * SUBS + s;
+            let start = if minimums { &[0; R] } else { &sums[j] };
+            let sub_dots = match (SUBS, s) {
+                (1, _) => unit_dots::<UNIT, BLOCK, R, P>(blocks, at, words, start),
+                (_, 0) => half_dots::<UNIT, BLOCK, 0, R, P>(blocks, at, words, start),
+                _ => half_dots::<UNIT, BLOCK, 4, R, P>(blocks, at, words, start),
+            };
+            for p in 0..P {
+                let scale = _mm512_cvtepi8_epi32(load128(&blocks[p][integers + j * PANEL..]));
                 for r in 0..R {
-                    let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
-                    acc[r][p] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(dots[r]), factor, acc[r][p]);
+                    let scaled = _mm512_mullo_epi32(sub_dots[r][p], scale);
+                    dots[r][p] = _mm512_add_epi32(dots[r][p], scaled);
                 }
             }
         }
     }
-    store(&acc, out);
+    for p in 0..P {
+        let scale = _mm512_cvtph_ps(load256(blocks[p]));
+        for r in 0..R {
+            let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
+            acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), factor, acc[r][p]);
+        }
+        if minimums {
+            let dots = if R <= LONE {
+                of_minimums[p]
+            } else {
+                minimum_dots(&blocks[p][integers + 8 * SUBS * PANEL..PARAMETERS], sums)
+            };
+            let scale = _mm512_cvtph_ps(load256(&blocks[p][32..]));
+            for r in 0..R {
+                let factor = _mm512_mul_ps(scale, broadcast(x_scales[r]));
+                acc[r][p] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(dots[r]), factor, acc[r][p]);
+            }
+        }
+    }
 }
 
 /// The blocks of panels.
@@ -279,16 +317,76 @@ fn blocks_of<const BLOCK: usize, const P: usize>(panels: [&[u8]; P]) -> [&[[u8; 
     blocks
 }
 
-/// Asks for the memory some way behind bytes `part` of a block.
+/// Block `index` of each panel.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn fetch_ahead(block: &[u8], part: Range<usize>) {
-    for at in part.step_by(64) {
-        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD + at).cast());
+fn nth<const BLOCK: usize, const P: usize>(panels: [&[[u8; BLOCK]]; P], index: usize) -> [&[u8; BLOCK]; P] {
+    let mut blocks = [&[0; BLOCK]; P];
+    for p in 0..P {
+        blocks[p] = &panels[p][index];
+    }
+    blocks
+}
+
+/// Asks for the memory some way behind `part` of a block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn fetch_ahead(part: &[u8]) {
+    for at in (0..part.len()).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(part.as_ptr().wrapping_add(AHEAD + at).cast());
     }
 }
 
-/// Adds the products of groups `FIRST .. FIRST + 4` of the units `at` which blocks have to `dots`.
+/// `start` and the products of the units `at` which blocks have.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn unit_dots<const UNIT: usize, const BLOCK: usize, const R: usize, const P: usize>(
+    blocks: [&[u8; BLOCK]; P],
+    at: usize,
+    words: &[[i32; R]; 8],
+    start: &[i32; R],
+) -> Rows<__m512i, R, P> {
+    // The memory is read in ascending order, which it likes best.
+    if UNIT == 512 {
+        let mut dots = half_dots::<UNIT, BLOCK, 0, R, P>(blocks, at, words, start);
+        add_groups::<UNIT, BLOCK, 4, R, P>(blocks, at, words, &mut dots);
+        return dots;
+    }
+    let mut dots = half_dots::<UNIT, BLOCK, 4, R, P>(blocks, at, words, start);
+    add_groups::<UNIT, BLOCK, 0, R, P>(blocks, at, words, &mut dots);
+    dots
+}
+
+/// `start` and the products of groups `FIRST .. FIRST + 4` of the units `at` which blocks have.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn half_dots<const UNIT: usize, const BLOCK: usize, const FIRST: usize, const R: usize, const P: usize>(
+    blocks: [&[u8; BLOCK]; P],
+    at: usize,
+    words: &[[i32; R]; 8],
+    start: &[i32; R],
+) -> Rows<__m512i, R, P> {
+    let mut dots = [[_mm512_setzero_si512(); P]; R];
+    // Few rows take upper nibbles where they are, sixteen times as large, and divide the sum.
+    let large = const { R <= LONE && UNIT == 256 && FIRST == 4 };
+    for r in 0..R {
+        if !large {
+            dots[r] = [_mm512_set1_epi32(start[r]); P];
+        }
+    }
+    add_groups::<UNIT, BLOCK, FIRST, R, P>(blocks, at, words, &mut dots);
+    if large {
+        for (dots, start) in dots.iter_mut().zip(start) {
+            for dot in dots {
+                *dot = _mm512_add_epi32(_mm512_srai_epi32::<4>(*dot), _mm512_set1_epi32(*start));
+            }
+        }
+    }
+    dots
+}
+
+/// Adds the products of groups `FIRST .. FIRST + 4` of the units `at` which blocks have to `dots`,
+/// those of upper nibbles of few rows sixteen times.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn add_groups<const UNIT: usize, const BLOCK: usize, const FIRST: usize, const R: usize, const P: usize>(
@@ -297,10 +395,16 @@ fn add_groups<const UNIT: usize, const BLOCK: usize, const FIRST: usize, const R
     words: &[[i32; R]; 8],
     dots: &mut Rows<__m512i, R, P>,
 ) {
+    let large = const { R <= LONE && UNIT == 256 && FIRST == 4 };
     for (g, words) in words.iter().enumerate().skip(FIRST).take(4) {
         let mut codes = [_mm512_setzero_si512(); P];
         for p in 0..P {
-            codes[p] = unpack::<UNIT>(&blocks[p][at..at + UNIT], g);
+            let unit = &blocks[p][at..at + UNIT];
+            codes[p] = if large {
+                _mm512_and_si512(load512(&unit[64 * (g % 4)..]), _mm512_set1_epi8(-16))
+            } else {
+                unpack::<UNIT>(unit, g)
+            };
         }
         for r in 0..R {
             let x = _mm512_set1_epi32(words[r]);
