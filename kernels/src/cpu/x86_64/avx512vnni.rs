@@ -13,7 +13,7 @@ use crate::cpu::packed::PANEL;
 use crate::cpu::tiles::{Tile, TileLayout};
 use crate::dtype::DType;
 
-/// How far ahead a lone row asks for weights: the memory answers after about this many bytes.
+/// How far ahead weights are asked for: the memory answers after about this many bytes.
 const AHEAD: usize = 4096;
 
 /// Rows up to which the memory is what there is to wait for.
@@ -176,8 +176,8 @@ fn add_block_of_32<
     sums: &[i32; R],
     acc: &mut Rows<__m512, R, P>,
 ) {
-    // Whole bytes leave so little to compute that the processor runs ahead by itself.
-    if R <= LONE && UNIT != 512 {
+    // A lone row leaves so little to compute with whole bytes that the processor runs ahead by itself.
+    if R > LONE || UNIT != 512 {
         for block in blocks {
             fetch_ahead(block);
         }
@@ -262,11 +262,9 @@ fn add_block_of_256<
     }
     for (u, words) in words.iter().enumerate() {
         let at = PARAMETERS + u * UNIT;
-        if R <= LONE {
-            let first = if u == 0 { 0 } else { at };
-            for block in blocks {
-                fetch_ahead(&block[first..at + UNIT]);
-            }
+        let first = if u == 0 { 0 } else { at };
+        for block in blocks {
+            fetch_ahead(&block[first..at + UNIT]);
         }
         for s in 0..SUBS {
             let j = u * SUBS + s;
