@@ -6,16 +6,17 @@ mod python;
 mod session;
 
 use std::ops::ControlFlow;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use messages::{AskError, FrameChoice, Question};
+use messages::{AskError, CameraPhase, CameraState, Format, FrameChoice, Question, decode};
 use mobilevlmd::bus::client::{Client, ClientError, Connect, Seen};
 use mobilevlmd::config::BusConfig;
 use zenoh::Wait;
 use zenoh::query::{ConsolidationMode, Reply};
 use zenoh::sample::SourceInfo;
 
-use fake::{CAMERA, DEVICE, Daemon, FRAME, GIVE_UP, SAY_NOTHING, free_endpoint};
+use fake::{CAMERA, DARK, DEVICE, Daemon, FRAME, GIVE_UP, SAY_NOTHING, free_endpoint, state};
 
 /// How long anything in these tests may take before they give up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,6 +82,50 @@ fn a_client_is_served() {
             }
         })
         .unwrap();
+    daemon.stop();
+}
+
+#[test]
+fn every_state_of_a_camera_is_published_once() {
+    let daemon = Daemon::start(1);
+    let mut config = zenoh::Config::default();
+    config.insert_json5("mode", "\"client\"").unwrap();
+    config.insert_json5("connect/endpoints", &format!("[\"{}\"]", daemon.endpoint)).unwrap();
+    config.insert_json5("scouting/multicast/enabled", "false").unwrap();
+    let session = zenoh::open(config).wait().unwrap();
+    let (told, states) = channel();
+    let key = format!("mobilevlm/{DEVICE}/camera/{DARK}/state");
+    let hear = move |sample: zenoh::sample::Sample| {
+        let state: CameraState = decode(&sample.payload().to_bytes(), Format::Postcard).unwrap();
+        // The test may have heard enough.
+        let _ = told.send((state.phase, state.since));
+    };
+    let subscriber = session.declare_subscriber(key).callback(hear).wait().unwrap();
+    let next = || states.recv_timeout(PATIENCE).expect("another state");
+
+    // It takes a while until the daemon knows of the subscriber: states go by until the first is heard.
+    let mut since = 10;
+    let first = loop {
+        daemon.changes.lock().unwrap().push(state(DARK, CameraPhase::Absent, since));
+        if let Ok((phase, first)) = states.recv_timeout(Duration::from_millis(300)) {
+            assert_eq!(phase, CameraPhase::Absent);
+            break first;
+        }
+        since += 1;
+    };
+    for late in first + 1..=since {
+        assert_eq!(next(), (CameraPhase::Absent, late));
+    }
+    use CameraPhase::{Failing, Gone, Live, Opening, Reopening};
+    // A camera goes through them between two looks of the bus.
+    let passed = [Opening, Live, Failing, Reopening, Opening, Live, Gone];
+    let passed: Vec<_> = passed.into_iter().zip(1000..).collect();
+    let changes = passed.iter().map(|&(phase, since)| state(DARK, phase, since));
+    daemon.changes.lock().unwrap().extend(changes);
+    for want in passed {
+        assert_eq!(next(), want);
+    }
+    drop(subscriber);
     daemon.stop();
 }
 

@@ -197,15 +197,15 @@ fn a_camera_that_sends_garbage_only_counts_it() {
 }
 
 #[test]
-fn an_absent_device_is_gone_with_its_path_while_another_camera_goes_on() {
+fn an_absent_device_is_told_with_its_path_while_another_camera_goes_on() {
     let absent = Running::start("v4l2:/dev/video-that-is-not-there", 0.0);
     let other = Running::start("test:", 100.0);
-    let state = absent.phase(CameraPhase::Gone);
+    let state = absent.phase(CameraPhase::Absent);
     assert_eq!(state.reason, "/dev/video-that-is-not-there: no such device or file");
     for _ in 0..10 {
         other.frame();
     }
-    assert_eq!(absent.camera.status().state.phase, CameraPhase::Gone);
+    assert_eq!(absent.camera.status().state.phase, CameraPhase::Absent);
     assert_eq!(other.camera.status().state.phase, CameraPhase::Live);
 }
 
@@ -214,7 +214,7 @@ fn a_source_that_appears_later_is_found() {
     let folder = folder("later");
     let path = folder.join("picture.jpg");
     let running = Running::start(&format!("file:{}", path.display()), 20.0);
-    running.phase(CameraPhase::Gone);
+    running.phase(CameraPhase::Absent);
     // Moved into place, so that it is never seen half written.
     fs::write(folder.join("part"), jpeg(70)).unwrap();
     fs::rename(folder.join("part"), &path).unwrap();
@@ -225,7 +225,7 @@ fn a_source_that_appears_later_is_found() {
 #[test]
 fn something_that_is_no_camera_says_so() {
     let running = Running::start("v4l2:/dev/null", 0.0);
-    let state = running.phase(CameraPhase::Reopening);
+    let state = running.phase(CameraPhase::Failing);
     assert!(state.reason.starts_with("/dev/null: not a capture device"), "{}", state.reason);
 }
 

@@ -20,6 +20,9 @@ use tokio::sync::mpsc;
 
 const CONTEXT: usize = 512;
 
+/// Oldest frame that is described.
+const MAX_AGE: Duration = Duration::from_secs(60);
+
 fn data(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(path)
 }
@@ -250,8 +253,7 @@ impl Rig {
         let files = files(MODELS[0]);
         let (wake, config) = (Wake::default(), Config::default());
         let latest = Arc::new(Latest::new(wake.clone()));
-        let camera =
-            |name: &str, latest| CameraInput { name: name.into(), latest, max_age: Duration::from_secs(60) };
+        let camera = |name: &str, latest| CameraInput { name: name.into(), latest, max_age: MAX_AGE };
         let empty = Arc::new(Latest::new(wake.clone()));
         let mut options = EngineOptions {
             model_id: "tiny".into(),
@@ -281,13 +283,18 @@ impl Rig {
 
     /// Puts a frame in front of the camera.
     pub(crate) fn show(&mut self, colour: u8) -> u64 {
+        self.show_captured(colour, Instant::now())
+    }
+
+    /// Puts a frame in front of the camera that it captured earlier.
+    fn show_captured(&mut self, colour: u8, captured: Instant) -> u64 {
         let sequence = self.frames;
         self.frames += 1;
         let bytes = (0..64 * 48).flat_map(|i| [colour, (i % 64) as u8 * 4, 255 - colour]).collect();
         self.latest.put(Frame {
             sequence,
             captured_at: 1_000 + sequence,
-            captured: Instant::now(),
+            captured,
             width: 64,
             height: 48,
             stride: 64 * 3,
@@ -313,6 +320,26 @@ impl Rig {
         self.engine.asks().send(ask).unwrap();
         pieces
     }
+}
+
+#[test]
+fn a_frame_older_than_its_camera_allows_is_counted_and_not_described() {
+    let mut rig = Rig::new();
+    let progress = rig.engine.progress();
+    let start = Instant::now();
+    for too_old in 1..=3 {
+        let captured = Instant::now().checked_sub(MAX_AGE + Duration::from_secs(1)).unwrap();
+        rig.show_captured(10, captured);
+        while progress.report().cameras[0].too_old < too_old {
+            assert!(start.elapsed() < Duration::from_secs(60), "{:?}", progress.report().cameras[0]);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    let fresh = rig.show(20);
+    assert_eq!(rig.caption().frame.sequence, fresh);
+    let report = progress.report();
+    assert_eq!((report.cameras[0].too_old, report.cameras[0].captions), (3, 1));
+    assert_eq!(report.engine.images, 1, "nothing was encoded in vain");
 }
 
 /// What a caller has heard: pieces in order, exactly one end, and nothing after it.

@@ -42,6 +42,10 @@ pub trait BusInputs: Send + Sync + 'static {
     /// Every configured camera as it is now.
     fn cameras(&self) -> Vec<CameraState>;
 
+    /// Takes the states that cameras went through since the last call, each camera's oldest first. The
+    /// bus alone calls it.
+    fn camera_changes(&self) -> Vec<CameraState>;
+
     /// The newest frame of a camera, or one still held by sequence number.
     fn frame(&self, camera: &str, sequence: Option<u64>) -> Option<Arc<Frame>>;
 }

@@ -10,6 +10,7 @@ pub mod world;
 mod encode;
 mod test_camera;
 mod pace;
+mod backoff;
 mod capture;
 mod pool;
 mod board;
@@ -22,10 +23,12 @@ pub use pace::Fps;
 pub use source::{Source, SourceError, SourceNameError};
 
 use std::fmt;
-use std::io;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, PipeWriter};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use messages::{CameraState, CameraStatus};
 
@@ -33,6 +36,10 @@ use crate::config::CameraConfig;
 use board::Board;
 use capture::{Capture, Open, Patience};
 use source::Wanted;
+use v4l2::{V4l2Source, Whereabouts};
+
+/// How long the end of a camera thread is waited for.
+const MOST_STOPPING: Duration = Duration::from_secs(1);
 
 /// A running camera. Dropping it stops its thread.
 pub struct CameraHandle {
@@ -42,7 +49,7 @@ pub struct CameraHandle {
     pub latest: Arc<Latest<Frame>>,
     board: Arc<Board>,
     /// Dropped to stop the thread.
-    stop: Option<SyncSender<()>>,
+    stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -83,20 +90,38 @@ pub struct ReadyCamera {
     pub latest: Arc<Latest<Frame>>,
     source: String,
     open: Open,
+    /// The file or device, if the source is one.
+    path: Option<PathBuf>,
     patience: Patience,
 }
 
 /// Understands the source of a camera and opens nothing; `wake` will ring with every frame.
 pub fn prepare(config: &CameraConfig, wake: Wake) -> Result<ReadyCamera, CameraError> {
     let source = parse(config)?;
-    let wanted = wanted(config);
     Ok(ReadyCamera {
         name: config.name.clone(),
         latest: Arc::new(Latest::new(wake)),
         source: source.to_string(),
-        open: Box::new(move || source.open(wanted)),
+        path: source.path().map(PathBuf::from),
+        open: opener(source, wanted(config)),
         patience: Patience::default(),
     })
+}
+
+/// Opens a source as often as it is lost, a device wherever it is by then.
+fn opener(source: Source, wanted: Wanted) -> Open {
+    match source {
+        Source::V4l2 { path, format } => {
+            let mut device = Whereabouts::new(&path);
+            Box::new(move || {
+                let node = device.find()?;
+                let opened = V4l2Source::open(&node, format, wanted)?;
+                device.note(&node);
+                Ok(Box::new(opened))
+            })
+        }
+        source => Box::new(move || source.open(wanted)),
+    }
 }
 
 /// Starts a camera. Its source may be absent: it is opened as soon as it is there. `on_state` is
@@ -140,15 +165,19 @@ impl ReadyCamera {
 
     /// Starts the thread. `on_state` is called on it with the first state and then once per change.
     pub fn start(self, on_state: impl Fn(CameraState) + Send + 'static) -> Result<CameraHandle, CameraError> {
-        let Self { name, latest, source, open, patience } = self;
+        let Self { name, latest, source, open, path, patience } = self;
+        let failed = |error| CameraError::Thread { camera: name.clone(), error };
         let board = Arc::new(Board::new(&name, &source, Box::new(on_state)));
-        let (stop, stopped) = sync_channel(0);
-        let capture = Capture { open, latest: latest.clone(), board: board.clone(), stop: stopped, patience };
+        let (stopped, stop) = io::pipe().map_err(failed)?;
+        let seed = RandomState::new().build_hasher().finish();
+        let (latest_there, board_there) = (latest.clone(), board.clone());
+        let capture =
+            Capture { open, path, latest: latest_there, board: board_there, stop: stopped, patience, seed };
         let thread = thread::Builder::new()
             // Linux shows 15 letters.
             .name(format!("camera {name}"))
             .spawn(move || capture.run())
-            .map_err(|error| CameraError::Thread { camera: name.clone(), error })?;
+            .map_err(failed)?;
         Ok(CameraHandle { name, latest, board, stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -164,16 +193,27 @@ impl CameraHandle {
         self.board.count_damaged();
     }
 
-    /// Stops the thread and waits for its end, about a tenth of a second.
+    /// Takes the changes of state since the last call, oldest first.
+    pub fn changes(&self) -> Vec<CameraState> {
+        self.board.changes()
+    }
+
+    /// Stops the thread and waits for its end, about a tenth of a second. One that a driver holds is
+    /// left behind after a second.
     pub fn stop(self) {}
 }
 
 impl Drop for CameraHandle {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = Instant::now() + MOST_STOPPING;
+        while !thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
+        if !thread.is_finished() {
+            tracing::warn!(camera = self.name, "the driver does not return; its thread is left behind");
+        } else if thread.join().is_err() {
             tracing::error!(camera = self.name, "the camera thread panicked");
         }
     }

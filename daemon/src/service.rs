@@ -215,7 +215,11 @@ fn log_state(state: CameraState) {
         CameraPhase::Opening | CameraPhase::Live | CameraPhase::Ended => {
             tracing::info!(camera, phase = name, reason, "camera is {name}")
         }
-        CameraPhase::Stalled | CameraPhase::Gone | CameraPhase::Reopening => {
+        CameraPhase::Stalled
+        | CameraPhase::Gone
+        | CameraPhase::Reopening
+        | CameraPhase::Absent
+        | CameraPhase::Failing => {
             tracing::warn!(camera, phase = name, reason, "camera is {name}")
         }
     }

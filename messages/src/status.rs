@@ -11,14 +11,19 @@ pub enum CameraPhase {
     Opening,
     /// Delivering frames.
     Live,
-    /// Open, but no frame for too long.
+    /// Open, but no frame for too long. It is closed and opened again.
     Stalled,
-    /// Not there, or lost.
+    /// It was there and is not any more.
     Gone,
-    /// Waiting before the next attempt to open it.
+    /// Backing off: it failed more than once in a row, and there are pauses between the attempts to
+    /// open it again.
     Reopening,
     /// Finished: a finite source has no more frames.
     Ended,
+    /// It was not there yet.
+    Absent,
+    /// It cannot be opened, or it failed while it delivered. The next attempt follows at once.
+    Failing,
 }
 
 /// State of one camera, published when it changes.

@@ -22,6 +22,8 @@ use super::PATIENCE;
 
 pub(super) const DEVICE: &str = "bench-1";
 pub(super) const CAMERA: &str = "front";
+/// A camera that shows nothing.
+pub(super) const DARK: &str = "dark";
 pub(super) const FRAME: u64 = 7;
 
 /// A question the engine neither answers nor gives up.
@@ -39,6 +41,8 @@ pub(super) fn free_endpoint() -> String {
 /// A bus with nothing real behind it.
 pub(super) struct Daemon {
     pub(super) endpoint: String,
+    /// States that cameras went through and that the bus has not taken yet.
+    pub(super) changes: Arc<Mutex<Vec<CameraState>>>,
     bus: Bus,
     engine: Arc<Engine>,
     stop: Arc<AtomicBool>,
@@ -60,7 +64,9 @@ impl Daemon {
         let question = QuestionConfig { queue, ..QuestionConfig::default() };
         let (control, changes) = ControlSender::channel(Wake::default());
         let kept = Kept::open(None);
-        bus.serve(Traffic { inputs: Arc::new(Inputs), asks, control, kept, events, question }).unwrap();
+        let states = Arc::new(Mutex::new(now()));
+        let inputs = Arc::new(Inputs { changes: states.clone() });
+        bus.serve(Traffic { inputs, asks, control, kept, events, question }).unwrap();
         let (engine, stop) = (Arc::new(Engine::default()), Arc::new(AtomicBool::new(false)));
         let answering = engine.clone();
         let stopping = stop.clone();
@@ -72,7 +78,7 @@ impl Daemon {
             }),
             std::thread::spawn(move || describe(&events_out, &stopping)),
         ];
-        Self { endpoint, bus, engine, stop, threads }
+        Self { endpoint, changes: states, bus, engine, stop, threads }
     }
 
     /// Waits until the engine has had `number` questions.
@@ -99,7 +105,22 @@ impl Daemon {
     }
 }
 
-struct Inputs;
+/// The cameras as they are.
+fn now() -> Vec<CameraState> {
+    vec![state(CAMERA, CameraPhase::Live, 1), state(DARK, CameraPhase::Gone, 1)]
+}
+
+/// A state since some nanosecond.
+pub(super) fn state(camera: &str, phase: CameraPhase, since: u64) -> CameraState {
+    let reason = if phase == CameraPhase::Gone { "no such device".into() } else { String::new() };
+    CameraState { camera: camera.into(), phase, reason, since, unchanged_since: None }
+}
+
+/// What the bus reads of the cameras.
+struct Inputs {
+    /// States that they went through and that were not taken yet.
+    changes: Arc<Mutex<Vec<CameraState>>>,
+}
 
 impl BusInputs for Inputs {
     fn status(&self) -> Status {
@@ -112,14 +133,11 @@ impl BusInputs for Inputs {
     }
 
     fn cameras(&self) -> Vec<CameraState> {
-        let state = |camera: &str, phase, reason: &str| CameraState {
-            camera: camera.into(),
-            phase,
-            reason: reason.into(),
-            since: 1,
-            unchanged_since: None,
-        };
-        vec![state(CAMERA, CameraPhase::Live, ""), state("dark", CameraPhase::Gone, "no such device")]
+        now()
+    }
+
+    fn camera_changes(&self) -> Vec<CameraState> {
+        std::mem::take(&mut *self.changes.lock().unwrap())
     }
 
     fn frame(&self, camera: &str, sequence: Option<u64>) -> Option<Arc<Frame>> {

@@ -17,6 +17,7 @@ class Case:
         self.states = []
         self.frames = []
         self.status = None
+        self.objects = []
 
     def add(self, line):
         try:
@@ -27,12 +28,18 @@ class Case:
             return
         if isinstance(told, list):
             self.listing = told
-        elif "state" in told:
+            return
+        self.objects.append(told)
+        if "state" in told:
             self.states.append((told["state"]["phase"], told["state"]["reason"]))
         elif "frame" in told:
             self.frames.append(told["frame"])
         elif "status" in told:
             self.status = told["status"]
+
+    def having(self, key):
+        """The JSON objects that have a key."""
+        return [told for told in self.objects if key in told]
 
     def phases(self):
         return [phase for phase, _ in self.states]
@@ -67,6 +74,16 @@ def streamed(case, count, size=None, pixel_format=None):
         if pixel_format and frame["format"] != pixel_format:
             return f"{frame['format']}, not {pixel_format}"
     return None
+
+
+def moved(case, *phases):
+    """Problem with the phases a camera went through, each told once."""
+    return None if case.phases() == list(phases) else f"states {case.states}"
+
+
+def change(case, phase):
+    """The reason of the first change to a phase."""
+    return next(reason for told, reason in case.states if told == phase)
 
 
 def all_of(*problems):

@@ -74,6 +74,13 @@ impl Publishers {
         }
     }
 
+    /// Publishes the state of a camera and notes it.
+    fn put_state(&mut self, published: &mut HashMap<String, CameraState>, state: CameraState) {
+        let Some(name) = name(&state.camera) else { return };
+        self.put(Topic::State(name), Care::Result, &state);
+        published.insert(state.camera.clone(), state);
+    }
+
     /// Speaks on these topics no more: whoever comes late finds nothing kept there.
     fn forget(&mut self, topics: &[Topic]) {
         block_in_place(|| topics.iter().for_each(|topic| drop(self.pairs.remove(topic))));
@@ -167,12 +174,15 @@ pub(super) fn results(mut publishers: Publishers, mut events: mpsc::Receiver<Eve
     }
 }
 
-/// Publishes the state of each camera when it changes, the last time when the camera is there no more.
+/// Publishes every state that a camera goes through, once, and a last one when the camera is there no more.
 pub(super) async fn states(mut publishers: Publishers, inputs: Arc<dyn BusInputs>) {
     let mut published: HashMap<String, CameraState> = HashMap::new();
     let mut tick = ticks(STATES);
     loop {
         tick.tick().await;
+        for state in inputs.camera_changes() {
+            publishers.put_state(&mut published, state);
+        }
         let states = inputs.cameras();
         let is_removed = |camera: &String| !states.iter().any(|state| state.camera == *camera);
         for camera in published.extract_if(|camera, _| is_removed(camera)).map(|(camera, _)| camera) {
@@ -181,13 +191,18 @@ pub(super) async fn states(mut publishers: Publishers, inputs: Arc<dyn BusInputs
             publishers.forget(&[Topic::State(name)]);
         }
         for state in states {
-            let Some(name) = name(&state.camera) else { continue };
-            if published.get(&state.camera) != Some(&state) {
-                publishers.put(Topic::State(name), Care::Result, &state);
-                published.insert(state.camera.clone(), state);
+            if published.get(&state.camera).is_some_and(|last| adds(&state, last)) {
+                publishers.put_state(&mut published, state);
             }
         }
     }
+}
+
+/// Whether the engine adds something to a state that was published. What else differs is a change that
+/// the next round takes.
+fn adds(state: &CameraState, last: &CameraState) -> bool {
+    let unchanged_since = last.unchanged_since;
+    state != last && *last == CameraState { unchanged_since, ..state.clone() }
 }
 
 /// The last state of a camera.

@@ -20,7 +20,12 @@ pub(super) struct Board {
 struct Inner {
     status: CameraStatus,
     rate: Rate,
+    /// Changes of state that nobody took yet.
+    changes: VecDeque<CameraState>,
 }
+
+/// Changes that wait to be taken. More than are taken in time are forgotten, the oldest first.
+const MOST_CHANGES: usize = 64;
 
 impl Board {
     /// A camera that is being opened.
@@ -28,7 +33,11 @@ impl Board {
         let since = wall_clock::now();
         let state = CameraState { camera: camera.to_owned(), since, ..CameraState::default() };
         let status = CameraStatus { state, source: source.to_owned(), ..CameraStatus::default() };
-        Self { inner: Mutex::new(Inner { status, rate: Rate::new() }), on_state: Mutex::new(on_state) }
+        let changes = VecDeque::from([status.state.clone()]);
+        Self {
+            inner: Mutex::new(Inner { status, rate: Rate::new(), changes }),
+            on_state: Mutex::new(on_state),
+        }
     }
 
     /// State and counters as of now.
@@ -36,6 +45,16 @@ impl Board {
         let inner = lock(&self.inner);
         let frames_per_second = inner.rate.at(Instant::now());
         CameraStatus { frames_per_second, ..inner.status.clone() }
+    }
+
+    /// What the camera is doing.
+    pub(super) fn phase(&self) -> CameraPhase {
+        lock(&self.inner).status.state.phase
+    }
+
+    /// Takes the changes of state since the last call, the first state included, oldest first.
+    pub(super) fn changes(&self) -> Vec<CameraState> {
+        lock(&self.inner).changes.drain(..).collect()
     }
 
     /// Tells of the first state.
@@ -64,6 +83,10 @@ impl Board {
         reason.clone_into(&mut state.reason);
         state.since = wall_clock::now();
         let state = state.clone();
+        if inner.changes.len() == MOST_CHANGES {
+            inner.changes.pop_front();
+        }
+        inner.changes.push_back(state.clone());
         drop(inner);
         lock(&self.on_state)(state);
     }
@@ -163,6 +186,9 @@ mod tests {
         board.set(CameraPhase::Gone, "unplugged");
         board.set(CameraPhase::Gone, "unplugged");
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [CameraPhase::Live, CameraPhase::Gone]);
+        let changes = || board.changes().into_iter().map(|state| state.phase).collect::<Vec<_>>();
+        assert_eq!(changes(), [CameraPhase::Opening, CameraPhase::Live, CameraPhase::Gone]);
+        assert_eq!(changes(), []);
         let status = board.status();
         assert_eq!((status.frames, status.lost, status.replaced), (2, 2, 1));
         assert_eq!(status.state.reason, "unplugged");

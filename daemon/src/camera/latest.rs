@@ -45,6 +45,11 @@ impl<T> Latest<T> {
         self.wake.ring();
     }
 
+    /// Nobody takes the value any more: from now on only a newer one is new.
+    pub fn expire(&self) {
+        lock(&self.slot).seen = true;
+    }
+
     /// Whether the source is gone.
     pub fn is_lost(&self) -> bool {
         lock(&self.slot).lost

@@ -170,6 +170,14 @@ pub enum SourceError {
     /// It was there.
     #[error("{}: the device was unplugged", .0.display())]
     Lost(PathBuf),
+    /// Another camera has its path.
+    #[error("{}: another camera now ({name}); the one that was there is waited for", path.display())]
+    Replaced {
+        /// The configured path.
+        path: PathBuf,
+        /// What is there now.
+        name: String,
+    },
     /// This user may not use it.
     #[error("{}: permission denied: add the user to group video", .0.display())]
     Denied(PathBuf),
@@ -219,16 +227,25 @@ impl SourceError {
         }
     }
 
-    /// State of a camera whose source failed like this.
+    /// State of a camera whose source failed like this for the first time.
     pub(super) fn phase(&self) -> CameraPhase {
         match self {
-            Self::Absent(_) | Self::Lost(_) => CameraPhase::Gone,
-            _ => CameraPhase::Reopening,
+            Self::Absent(_) => CameraPhase::Absent,
+            Self::Lost(_) | Self::Replaced { .. } => CameraPhase::Gone,
+            _ => CameraPhase::Failing,
         }
     }
 }
 
 impl Source {
+    /// The file or device, if it is one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::V4l2 { path, .. } | Self::File { path, .. } => Some(path),
+            Self::Test { .. } => None,
+        }
+    }
+
     /// Opens the source.
     pub(super) fn open(&self, wanted: Wanted) -> Result<Box<dyn FrameSource>, SourceError> {
         Ok(match self {

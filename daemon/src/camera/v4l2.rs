@@ -1,10 +1,12 @@
 //! Cameras behind Video4Linux: what they offer, and a stream of their frames.
 //!
 //! `device` has one method per ioctl, `negotiate` chooses format, size and rate, `stream` runs
-//! the ring of mapped buffers.
+//! the ring of mapped buffers, `hotplug` and `identity` find a camera that was lost.
 
 mod device;
 mod fourcc;
+mod hotplug;
+mod identity;
 mod listing;
 mod mapping;
 mod negotiate;
@@ -12,6 +14,8 @@ mod stream;
 
 pub use fourcc::FourCc;
 pub(super) use fourcc::pixel_format;
+pub(super) use hotplug::{Hotplug, Woken, wait};
+pub(super) use identity::Whereabouts;
 pub use listing::{DeviceListing, FormatListing, SizeListing, list};
 
 use std::path::Path;

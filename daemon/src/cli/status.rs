@@ -154,6 +154,8 @@ fn phase(phase: CameraPhase) -> &'static str {
         CameraPhase::Gone => "gone",
         CameraPhase::Reopening => "reopening",
         CameraPhase::Ended => "ended",
+        CameraPhase::Absent => "absent",
+        CameraPhase::Failing => "failing",
     }
 }
 

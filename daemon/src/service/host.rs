@@ -96,6 +96,16 @@ impl BusInputs for Host {
         self.handles().iter().map(state).collect()
     }
 
+    fn camera_changes(&self) -> Vec<CameraState> {
+        let report = self.progress.report();
+        let handles = self.handles();
+        let changes = handles.iter().flat_map(|camera| {
+            let unchanged_since = report.camera(&camera.name).unchanged_since;
+            camera.changes().into_iter().map(move |state| CameraState { unchanged_since, ..state })
+        });
+        changes.collect()
+    }
+
     /// Held are the newest frame and the one that was described last.
     fn frame(&self, camera: &str, sequence: Option<u64>) -> Option<Arc<Frame>> {
         let handles = self.handles();

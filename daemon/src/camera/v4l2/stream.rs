@@ -202,7 +202,8 @@ struct Clock {
 
 impl Clock {
     fn now() -> Self {
-        Self { monotonic: monotonic_now(), instant: Instant::now(), wall: wall_clock::now() }
+        // In this order, so that a pause in between makes frames older and never younger.
+        Self { instant: Instant::now(), wall: wall_clock::now(), monotonic: monotonic_now() }
     }
 
     /// The moment `monotonic`, or now if it is unknown or in the future.
