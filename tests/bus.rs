@@ -3,6 +3,7 @@
 mod daemon;
 mod fake;
 mod python;
+mod ros;
 mod session;
 
 use std::ops::ControlFlow;

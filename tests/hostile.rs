@@ -6,7 +6,7 @@ mod checkpoints;
 mod commands;
 mod containers;
 mod fixtures;
-mod mutations;
+pub(crate) mod mutations;
 
 use std::path::Path;
 

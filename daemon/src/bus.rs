@@ -10,6 +10,7 @@ mod control;
 mod present;
 mod publish;
 mod query;
+mod ros;
 mod session;
 
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ use zenoh::query::Queryable;
 
 use crate::camera::Frame;
 use crate::changes::Kept;
-use crate::config::{BusConfig, QuestionConfig};
+use crate::config::{BusConfig, QuestionConfig, Ros2Config};
 use crate::engine::{AskSender, ControlSender, Event, Reload};
 
 /// How long a clean stop waits for the last replies and results, and then for zenoh's own closing.
@@ -119,6 +120,8 @@ pub struct Traffic {
     pub events: mpsc::Receiver<Event>,
     /// Limits of questions.
     pub question: QuestionConfig,
+    /// Nodes of ROS 2.
+    pub ros2: Ros2Config,
 }
 
 /// An open session and everything declared on it.
@@ -133,6 +136,8 @@ pub struct Bus {
     /// Where changes are taken in, once it serves.
     panel: Option<Arc<control::Panel>>,
     alive: Option<LivelinessToken>,
+    /// What nodes of ROS 2 see.
+    ros: Option<Arc<ros::Node>>,
     /// Ends when the engine has no more results.
     results: Option<JoinHandle<()>>,
     runtime: Runtime,
@@ -161,6 +166,7 @@ impl Bus {
             declared: Vec::new(),
             panel: None,
             alive: None,
+            ros: None,
             results: None,
             runtime,
         })
@@ -170,7 +176,7 @@ impl Bus {
     ///
     /// Errors: zenoh refuses a declaration.
     pub fn serve(&mut self, traffic: Traffic) -> Result<(), BusError> {
-        let Traffic { inputs, asks, control, kept, events, question } = traffic;
+        let Traffic { inputs, asks, control, kept, events, question, ros2 } = traffic;
         let key = |topic| Key::new(self.device.clone(), topic);
         self.questions = u32::try_from(question.queue).unwrap_or(u32::MAX).clamp(1, 1 << 16);
         self.in_flight.add_permits(self.questions as usize);
@@ -197,7 +203,7 @@ impl Bus {
         let panel = control::Panel::new(self.device.clone(), control, kept, publisher(), runtime);
         let declared = self.runtime.block_on(async {
             let mut declared =
-                vec![desk.declare(&self.session).await?, panel.clone().declare(&self.session).await?];
+                vec![desk.clone().declare(&self.session).await?, panel.clone().declare(&self.session).await?];
             declared.extend(window.declare(&self.session).await?);
             let alive = self.session.liveliness().declare_token(key(Topic::Alive).to_string()).await?;
             Ok::<_, zenoh::Error>((declared, alive))
@@ -206,8 +212,13 @@ impl Bus {
         self.panel = Some(panel);
         self.alive = Some(declared.1);
 
-        let results = publisher();
-        self.results = Some(self.runtime.spawn_blocking(move || publish::results(results, events)));
+        self.ros = self.runtime.block_on(ros::Node::open(&self.session, &ros2, &self.device, desk))?;
+        if let Some(node) = &self.ros {
+            self.runtime.spawn(ros::follow(Arc::downgrade(node), inputs.clone()));
+        }
+
+        let (results, ros) = (publisher(), self.ros.clone());
+        self.results = Some(self.runtime.spawn_blocking(move || publish::results(results, ros, events)));
         self.runtime.spawn(publish::states(publisher(), inputs.clone()));
         self.runtime.spawn(publish::status(publisher(), inputs));
         Ok(())
@@ -240,6 +251,9 @@ impl Bus {
                 tracing::warn!("some results were not published before the stop");
             }
             self.alive = None;
+            if let Some(ros) = self.ros.take() {
+                ros.withdraw();
+            }
             self.declared.clear();
             if tokio::time::timeout(CLOSING, self.session.close()).await.is_err() {
                 tracing::warn!("the bus did not close in time");

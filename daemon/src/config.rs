@@ -41,6 +41,8 @@ pub struct Config {
     pub question: QuestionConfig,
     /// The bus.
     pub bus: BusConfig,
+    /// Nodes of ROS 2.
+    pub ros2: Ros2Config,
     /// Sources of frames, by name. Empty: the test scene under the name `test`.
     #[serde(rename = "camera")]
     pub cameras: Vec<CameraConfig>,
@@ -143,6 +145,22 @@ pub struct BusConfig {
     pub json: bool,
 }
 
+/// `[ros2]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ros2Config {
+    /// Release of the nodes that run `rmw_zenoh`: `off`, `humble` or `jazzy`.
+    pub rmw_zenoh: String,
+    /// Release of the nodes behind `zenoh-bridge-ros2dds`: `off`, `humble` or `jazzy`.
+    pub bridge: String,
+    /// `ROS_DOMAIN_ID` of the nodes that run `rmw_zenoh`.
+    pub domain_id: u32,
+    /// Namespace of all topics; empty takes the device name.
+    pub namespace: String,
+    /// Coordinate frame in headers; `{camera}` in it is the name of the camera.
+    pub frame_id: String,
+}
+
 /// `[[camera]]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -171,6 +189,7 @@ impl Default for Config {
             caption: CaptionConfig::default(),
             question: QuestionConfig::default(),
             bus: BusConfig::default(),
+            ros2: Ros2Config::default(),
             cameras: Vec::new(),
             rules: Vec::new(),
         }
@@ -235,6 +254,18 @@ impl Default for BusConfig {
             connect: Vec::new(),
             allow_remote: false,
             json: true,
+        }
+    }
+}
+
+impl Default for Ros2Config {
+    fn default() -> Self {
+        Self {
+            rmw_zenoh: "off".into(),
+            bridge: "off".into(),
+            domain_id: 0,
+            namespace: String::new(),
+            frame_id: "{camera}".into(),
         }
     }
 }

@@ -1,7 +1,10 @@
-//! What ROS 2 nodes say and hear, without ROS installed: message types and their bytes.
+//! What ROS 2 nodes say and hear, without ROS installed: message types, their bytes, and where they go.
 
-pub mod cdr;
 pub mod message;
+pub mod cdr;
+pub mod names;
+pub mod layout;
+pub mod speech;
 
 /// A message type as ROS 2 names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -144,6 +144,7 @@ impl Service {
             kept,
             events,
             question: config.question.clone(),
+            ros2: config.ros2.clone(),
         };
         bus.serve(traffic)?;
         Ok(Self { engine, bus, host, config, refused: None, wake })

@@ -14,7 +14,7 @@ use messages::{
 use mobilevlmd::bus::{Bus, BusInputs, Traffic};
 use mobilevlmd::camera::{Frame, PixelFormat, Wake};
 use mobilevlmd::changes::Kept;
-use mobilevlmd::config::{BusConfig, QuestionConfig};
+use mobilevlmd::config::{BusConfig, QuestionConfig, Ros2Config};
 use mobilevlmd::engine::{Ask, AskSender, ControlRequest, ControlSender, Event, Reloaded, Reply};
 use tokio::sync::mpsc;
 
@@ -58,6 +58,11 @@ impl Daemon {
 
     /// The same, reached at `endpoint` by clients.
     pub(super) fn on(config: BusConfig, endpoint: String, queue: usize) -> Self {
+        Self::with_ros(config, Ros2Config::default(), endpoint, queue)
+    }
+
+    /// The same, with nodes of ROS 2 in mind.
+    pub(super) fn with_ros(config: BusConfig, ros2: Ros2Config, endpoint: String, queue: usize) -> Self {
         let mut bus = Bus::open(&config, DEVICE).unwrap();
         let (asks, questions_in) = AskSender::channel(queue, Wake::default());
         let (events_out, events) = mpsc::channel(64);
@@ -66,7 +71,7 @@ impl Daemon {
         let kept = Kept::open(None);
         let states = Arc::new(Mutex::new(now()));
         let inputs = Arc::new(Inputs { changes: states.clone() });
-        bus.serve(Traffic { inputs, asks, control, kept, events, question }).unwrap();
+        bus.serve(Traffic { inputs, asks, control, kept, events, question, ros2 }).unwrap();
         let (engine, stop) = (Arc::new(Engine::default()), Arc::new(AtomicBool::new(false)));
         let answering = engine.clone();
         let stopping = stop.clone();

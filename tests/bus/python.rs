@@ -9,7 +9,7 @@ pub(super) fn run(arguments: &[&str]) -> String {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
     let python = tests.join("..").join(target).join("venv/bin/python");
     assert!(python.exists(), "{} is missing: run .ci/setup once", python.display());
-    let output = Command::new(&python).args(arguments).current_dir(&tests).output().unwrap();
+    let output = Command::new(&python).arg("-B").args(arguments).current_dir(&tests).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{arguments:?} failed, {}:\n{out}{err}", output.status);
     out.into_owned()

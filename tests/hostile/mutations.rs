@@ -21,7 +21,7 @@ const ROUNDS: usize = 4000;
 const FILES: usize = 150;
 
 /// A stream of numbers (splitmix64).
-struct Numbers(u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
@@ -37,7 +37,7 @@ impl Numbers {
 }
 
 /// `file` with one to three damages among its first `reach` bytes.
-fn damaged(file: &[u8], reach: usize, numbers: &mut Numbers) -> Vec<u8> {
+pub(crate) fn damaged(file: &[u8], reach: usize, numbers: &mut Numbers) -> Vec<u8> {
     let mut file = file.to_vec();
     for _ in 0..=numbers.below(3) {
         let reach = reach.min(file.len());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use messages::keys::{Key, Name, Topic};
 use messages::{Answer, AnswerPiece, AskError, DecodeError, Format, Message, Question, decode, encode};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::block_in_place;
 use zenoh::bytes::{Encoding, ZBytes};
 use zenoh::query::{Query, Queryable};
@@ -41,9 +41,7 @@ pub(super) struct Desk {
 }
 
 /// A question that the engine has taken.
-struct Open {
-    /// The key of the camera asked, as all replies have it.
-    key: String,
+pub(super) struct Open {
     deadline: Duration,
     arrived: Instant,
     pieces: mpsc::Receiver<AnswerPiece>,
@@ -60,18 +58,16 @@ impl Desk {
     fn receive(self: &Arc<Self>, query: Query) {
         let arrived = Instant::now();
         let caller = Caller::new(query);
-        if *self.stop.borrow() {
-            return caller.refuse(&stopping());
-        }
-        let Ok(place) = self.in_flight.clone().try_acquire_owned() else {
-            return caller.refuse(&self.asks.refuse());
+        let place = match self.place() {
+            Ok(place) => place,
+            Err(error) => return caller.refuse(&error),
         };
         let desk = self.clone();
         self.runtime.spawn(async move {
             let outcome = match desk.hand_over(&caller, arrived) {
-                Ok(mut open) => {
-                    let outcome = desk.relay(&caller, &mut open).await;
-                    outcome.map(|answer| (open.key, answer))
+                Ok((key, mut open)) => {
+                    let outcome = desk.relay(&caller, &key, &mut open).await;
+                    outcome.map(|answer| (key, answer))
                 }
                 Err(error) => Err(error),
             };
@@ -83,8 +79,17 @@ impl Desk {
         });
     }
 
-    /// Reads and checks the question, finds the camera and gives both to the engine.
-    fn hand_over(&self, caller: &Caller, arrived: Instant) -> Result<Open, AskError> {
+    /// A place among the questions that may be open, until it is dropped.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, AskError> {
+        if *self.stop.borrow() {
+            return Err(stopping());
+        }
+        self.in_flight.clone().try_acquire_owned().map_err(|_| self.asks.refuse())
+    }
+
+    /// Reads and checks the question, finds the camera and gives both to the engine. With the open question
+    /// comes the key of the camera asked, as all replies have it.
+    fn hand_over(&self, caller: &Caller, arrived: Instant) -> Result<(String, Open), AskError> {
         let question = caller.question()?;
         question.check()?;
         let cameras = self.inputs.cameras();
@@ -98,21 +103,35 @@ impl Desk {
                 return Err(AskError::BadRequest { reason });
             }
         };
+        Ok((key, self.open(camera, question, arrived)?))
+    }
+
+    /// Gives a checked question to the engine.
+    pub(super) fn open(&self, camera: &str, question: Question, arrived: Instant) -> Result<Open, AskError> {
         let deadline = match question.deadline_ms {
             0 => self.deadline,
             ms => Duration::from_millis(ms.into()).min(LONGEST_DEADLINE),
         };
         let (reply, pieces) = mpsc::channel(PIECES);
         self.asks.send(Ask { camera: camera.into(), question, arrived, reply })?;
-        Ok(Open { key, deadline, arrived, pieces })
+        Ok(Open { deadline, arrived, pieces })
     }
 
-    /// Passes pieces on until the end of the question, whatever that is.
-    async fn relay(&self, caller: &Caller, open: &mut Open) -> Result<Answer, AskError> {
+    async fn relay(&self, caller: &Caller, key: &str, open: &mut Open) -> Result<Answer, AskError> {
+        let left = self.present.clone().left(&caller.query);
+        self.pass_on(open, left, |index, text| caller.piece(key, index, text)).await
+    }
+
+    /// Passes pieces on until the end of the question, whatever that is. It ends when `left` does, too.
+    pub(super) async fn pass_on(
+        &self,
+        open: &mut Open,
+        left: impl Future<Output = ()>,
+        mut piece_to: impl FnMut(u32, String),
+    ) -> Result<Answer, AskError> {
         let mut stop = self.stop.clone();
         let stopped = stop.wait_for(|&stop| stop);
         let late = tokio::time::sleep_until((open.arrived + open.deadline + GRACE).into());
-        let left = self.present.clone().left(&caller.query);
         tokio::pin!(stopped, late, left);
         loop {
             let piece = tokio::select! {
@@ -126,9 +145,7 @@ impl Desk {
                 }
             };
             match piece {
-                Some(AnswerPiece::Text { index, text }) => {
-                    block_in_place(|| caller.piece(&open.key, index, text))
-                }
+                Some(AnswerPiece::Text { index, text }) => block_in_place(|| piece_to(index, text)),
                 Some(AnswerPiece::Final(answer)) => return Ok(answer),
                 Some(AnswerPiece::Error(error)) => return Err(error),
                 None if *self.stop.borrow() => return Err(stopping()),

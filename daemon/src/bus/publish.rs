@@ -15,6 +15,7 @@ use zenoh::{Session, Wait};
 use zenoh_ext::{AdvancedPublisher, AdvancedPublisherBuilderExt, CacheConfig, MissDetectionConfig};
 
 use super::BusInputs;
+use super::ros;
 use crate::engine::Event;
 use crate::wall_clock;
 
@@ -25,7 +26,7 @@ const STATES: Duration = Duration::from_millis(200);
 const STATUS: Duration = Duration::from_secs(1);
 
 /// How soon a subscriber learns that it missed the last message, if no other follows.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// How a message that meets a full link is treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -149,13 +150,20 @@ impl Speaker {
 
 /// Publishes captions, pieces of them and alerts until the engine is gone. It runs on a thread of its own,
 /// because a result waits for a full link.
-pub(super) fn results(mut publishers: Publishers, mut events: mpsc::Receiver<Event>) {
+pub(super) fn results(
+    mut publishers: Publishers,
+    ros: Option<Arc<ros::Node>>,
+    mut events: mpsc::Receiver<Event>,
+) {
     while let Some(event) = events.blocking_recv() {
         match event {
             Event::Caption(mut caption, captured) => {
                 let Some(name) = name(&caption.frame.camera) else { continue };
                 caption.age_ms = age_ms(captured);
                 publishers.put(Topic::Caption(name), Care::Result, caption.as_ref());
+                if let Some(ros) = &ros {
+                    ros.caption(&caption);
+                }
             }
             Event::Piece(piece) => {
                 let Some(name) = name(&piece.frame.camera) else { continue };
@@ -165,6 +173,9 @@ pub(super) fn results(mut publishers: Publishers, mut events: mpsc::Receiver<Eve
                 let Some(name) = name(&alert.rule) else { continue };
                 alert.age_ms = age_ms(captured);
                 publishers.put(Topic::Alert(name), Care::Alert, alert.as_ref());
+                if let Some(ros) = &ros {
+                    ros.alert(&alert);
+                }
             }
             Event::CameraRemoved(camera) => {
                 let Some(name) = name(&camera) else { continue };
@@ -225,7 +236,7 @@ pub(super) async fn status(mut publishers: Publishers, inputs: Arc<dyn BusInputs
     }
 }
 
-fn ticks(period: Duration) -> tokio::time::Interval {
+pub(super) fn ticks(period: Duration) -> tokio::time::Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
     interval

@@ -12,8 +12,10 @@ use zenoh::config::EndPoint;
 
 use crate::camera::Source;
 use crate::model::files::ModelSource;
+use crate::ros::layout::Release;
+use crate::ros::names::check_namespace;
 
-use super::{BusConfig, CameraConfig, Config, ConfigError, ModelConfig};
+use super::{BusConfig, CameraConfig, Config, ConfigError, ModelConfig, Ros2Config};
 
 /// Arithmetic that the vision tower can be computed in.
 const VISION_DTYPES: [&str; 4] = ["q8_0", "f32", "f16", "bf16"];
@@ -70,6 +72,7 @@ impl Config {
         seconds("question.session_idle_s", question.session_idle_s, 1.0..=86400.0)?;
         whole("question.session_kv_percent", question.session_kv_percent as usize, 0..=90)?;
         check_bus(&self.bus)?;
+        check_ros2(&self.ros2)?;
         check_cameras(&self.cameras)?;
         self.check_rules()
     }
@@ -183,6 +186,15 @@ fn is_loopback(endpoint: &EndPoint) -> bool {
 fn host_and_port(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     Some((host, port.parse().ok()?))
+}
+
+fn check_ros2(ros2: &Ros2Config) -> Check {
+    one_of("ros2.rmw_zenoh", &ros2.rmw_zenoh, &Release::NAMES)?;
+    one_of("ros2.bridge", &ros2.bridge, &Release::NAMES)?;
+    // More have no ports of their own in DDS, which numbers them.
+    whole("ros2.domain_id", ros2.domain_id as usize, 0..=232)?;
+    check_namespace(&ros2.namespace).or_else(|problem| refuse("ros2.namespace", problem))?;
+    text("ros2.frame_id", &ros2.frame_id, MAX_NAME)
 }
 
 fn check_cameras(cameras: &[CameraConfig]) -> Check {
@@ -323,7 +335,12 @@ mod tests {
     #[test]
     fn each_rule_names_its_key() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 27] = [
+        let cases: [(Change, &str); 32] = [
+            (|c| c.ros2.rmw_zenoh = "foxy".into(), "ros2.rmw_zenoh: "),
+            (|c| c.ros2.bridge = "on".into(), "ros2.bridge: "),
+            (|c| c.ros2.domain_id = 233, "ros2.domain_id: "),
+            (|c| c.ros2.namespace = "/a-b".into(), "ros2.namespace: "),
+            (|c| c.ros2.frame_id = String::new(), "ros2.frame_id: "),
             (|c| c.device_name = "a/b".into(), "device_name: "),
             (|c| c.log = "loud".into(), "log: "),
             (|c| c.log = "info,zenoh=".into(), "log: "),
