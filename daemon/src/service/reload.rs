@@ -31,7 +31,7 @@ enum Next {
     /// It runs already and goes on.
     Running(String),
     /// It is to be started, with the name and the source of the configuration.
-    New(ReadyCamera, CameraConfig),
+    New(ReadyCamera, Box<CameraConfig>),
 }
 
 /// A camera that is being closed.
@@ -94,7 +94,7 @@ impl Service {
                 running.iter().any(|old| CameraConfig { max_age_s: old.max_age_s, ..new.clone() } == *old);
             Ok(match goes_on {
                 true => Next::Running(new.name),
-                false => Next::New(camera::prepare(&new, self.wake.clone())?, new),
+                false => Next::New(camera::prepare(&new, self.wake.clone())?, Box::new(new)),
             })
         };
         config.cameras_or_test().into_iter().map(next).collect()
