@@ -135,7 +135,7 @@ fn a_run_reports_every_default_stage() {
         assert!(json["limits"][limit].as_f64().is_some_and(|value| value > 0.0), "{limit}");
     }
     for name in expected {
-        for key in ["ms", "tok_s", "gb_s", "gmac_s", "fraction_of_limit"] {
+        for key in ["ms", "tok_s", "gb_s", "gmac_s", "fraction_of_limit", "limit"] {
             assert!(json["stages"][name][key].as_f64().is_some_and(|value| value > 0.0), "{name} {key}");
         }
     }

@@ -182,7 +182,11 @@ fn recipe(dims: Dims, stage: Stage) -> Recipe {
             file_type: FileType::Q8_0,
             seed: SEED,
         },
-        Stage::Prefill(file_type) | Stage::Decode(file_type) => Recipe {
+        Stage::Prefill(file_type)
+        | Stage::Decode(file_type)
+        | Stage::DecodeDeep(file_type)
+        | Stage::Together(file_type)
+        | Stage::TogetherShared(file_type) => Recipe {
             vision: VisionConfig { blocks: 1, ..small_vision },
             language,
             projector: ProjectorKind::LdpV2,

@@ -9,6 +9,8 @@ use kernels::DeviceError;
 use kernels::cpu::probe::{ReadBuffer, f32_products, int8_products, read};
 use serde::Serialize;
 
+use super::report::Limit;
+
 /// Bytes of the read probe: far more than any cache keeps from one round to the next.
 const BUFFER: usize = 512 << 20;
 
@@ -72,15 +74,31 @@ impl Prober {
         let part = self.buffer.bytes().len().div_ceil(self.threads);
         let parts: Vec<_> = self.buffer.bytes().chunks(part).collect();
         let (int8, f32) = (self.int8_repeats, self.f32_repeats);
+        let best = |rates: Vec<f64>| rates.into_iter().fold(0.0, f64::max);
         let seen = Limits {
-            read_gb_s: best_rate(parts.len(), |thread| {
+            read_gb_s: best(rates(parts.len(), ROUNDS, |thread| {
+                black_box(read(parts[thread]));
+                parts[thread].len() as u64
+            })),
+            int8_gmac_s: best(rates(self.threads, ROUNDS, |_| int8_products(int8))),
+            f32_gmac_s: best(rates(self.threads, ROUNDS, |_| f32_products(f32))),
+        };
+        self.best = self.best.max(seen);
+    }
+
+    /// What the machine does of one kind right now, 10^9 per second: one round, some ten milliseconds.
+    pub fn sample(&self, limit: Limit) -> f64 {
+        let part = self.buffer.bytes().len().div_ceil(self.threads);
+        let parts: Vec<_> = self.buffer.bytes().chunks(part).collect();
+        let seen = match limit {
+            Limit::Read => rates(parts.len(), 1, |thread| {
                 black_box(read(parts[thread]));
                 parts[thread].len() as u64
             }),
-            int8_gmac_s: best_rate(self.threads, |_| int8_products(int8)),
-            f32_gmac_s: best_rate(self.threads, |_| f32_products(f32)),
+            Limit::Int8 => rates(self.threads, 1, |_| int8_products(self.int8_repeats)),
+            Limit::F32 => rates(self.threads, 1, |_| f32_products(self.f32_repeats)),
         };
-        self.best = self.best.max(seen);
+        seen.into_iter().sum()
     }
 }
 
@@ -99,9 +117,9 @@ fn repeats_of(work: fn(u64) -> u64) -> u64 {
     }
 }
 
-/// Does `work` on each of `threads` threads at once, several times; returns the best sum of what
-/// they report, in 10^9 per second from the first start to the last end.
-fn best_rate(threads: usize, work: impl Fn(usize) -> u64 + Sync) -> f64 {
+/// Does `work` on each of `threads` threads at once, `count` times; returns for each time the sum of
+/// what they report, in 10^9 per second from the first start to the last end.
+fn rates(threads: usize, count: usize, work: impl Fn(usize) -> u64 + Sync) -> Vec<f64> {
     let barrier = Barrier::new(threads);
     let rounds = thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
@@ -114,7 +132,7 @@ fn best_rate(threads: usize, work: impl Fn(usize) -> u64 + Sync) -> f64 {
                         let done = work(thread);
                         (start, Instant::now(), done)
                     };
-                    (0..ROUNDS).map(round).collect::<Vec<_>>()
+                    (0..count).map(round).collect::<Vec<_>>()
                 })
             })
             .collect();
@@ -128,7 +146,7 @@ fn best_rate(threads: usize, work: impl Fn(usize) -> u64 + Sync) -> f64 {
         let spent = start.zip(end).map_or(Duration::ZERO, |(start, end)| end - start);
         done as f64 / spent.as_secs_f64().max(1e-9) / 1e9
     };
-    (0..ROUNDS).map(rate).fold(0.0, f64::max)
+    (0..count).map(rate).collect()
 }
 
 #[cfg(test)]
@@ -143,8 +161,8 @@ mod tests {
             1_000_000
         };
         let most = 2.0 * 1e6 / pause.as_secs_f64() / 1e9;
-        let rate = best_rate(2, work);
-        assert!(rate > 0.0 && rate <= most, "{rate}");
+        let rates = rates(2, 3, work);
+        assert!(rates.len() == 3 && rates.iter().all(|&rate| rate > 0.0 && rate <= most), "{rates:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kernels::{Arithmetic, Device, KvDtype};
+use kernels::{Arithmetic, Device, KvDtype, PAGE};
 
 use crate::model::files::{LoadOptions, ModelFiles, ProjectorKind};
 use crate::model::kv_cache::Sequence;
@@ -16,11 +16,14 @@ use super::dims::{
     attention_macs, head_macs, kv_bytes, layer_macs, projector_macs, projector_parameters, vision_macs,
 };
 use super::probe::Prober;
-use super::report::{Limit, ProjectorShare, Report, Timing};
+use super::report::{Limit, ProjectorShare, Report, TOLERANCE, Timing};
 use super::stage::{Work, language_arithmetic, vision_arithmetic};
 
-/// Positions of the KV cache: the longest stage and some to spare.
-const CONTEXT: usize = 256;
+/// Positions of a sequence: the longest stage and some to spare.
+const CONTEXT: usize = 272;
+
+/// Pages of the KV cache: all sequences of the stage with most of them.
+const PAGES: usize = CONTEXT.div_ceil(PAGE) + 3 * Work::TOGETHER;
 
 /// Weights below this may stay in a cache from token to token, so that the memory is no limit.
 const LARGEST_CACHE: u64 = 256 << 20;
@@ -41,6 +44,8 @@ pub(super) struct Bench<D: Device> {
     model: MobileVlm<D>,
     pass: Pass<D>,
     sequence: Sequence,
+    /// Those that decode together.
+    others: [Sequence; Work::TOGETHER],
     pixels: Vec<f32>,
     vision: VisionConfig,
     language: LanguageConfig,
@@ -54,12 +59,13 @@ pub(super) struct Bench<D: Device> {
 impl<D: Device> Bench<D> {
     /// Loads a model and makes room for its stages.
     pub(super) fn load(files: &ModelFiles, device: D, load: &LoadOptions) -> Result<Self, BenchError> {
-        let kv = KvOptions::with_budget(&files.language, CONTEXT, 0, KvDtype::F16);
+        let kv = KvOptions { context: CONTEXT, pages: PAGES, dtype: KvDtype::F16 };
         let model = MobileVlm::load(files, device, load, kv)?;
         let pass = model.pass()?;
         Ok(Self {
             pass,
             sequence: Sequence::default(),
+            others: Default::default(),
             pixels: pixels(files.vision.image),
             vision: files.vision.clone(),
             language: files.language.clone(),
@@ -72,7 +78,8 @@ impl<D: Device> Bench<D> {
         })
     }
 
-    /// Times a stage and adds it to `report`. Probes are taken before it and after.
+    /// Times a stage and adds it to `report`, with a probe of what bounds it before each round and
+    /// behind the last.
     pub(super) fn measure(
         &mut self,
         work: Work,
@@ -81,23 +88,27 @@ impl<D: Device> Bench<D> {
         prober: &mut Prober,
         report: &mut Report,
     ) -> Result<(), BenchError> {
-        if !self.round(work)? {
+        if !self.round(work)?.1 {
             return Err(BenchError::NotFinite { stage: name.into() });
         }
         self.longest_unit = Duration::ZERO;
         prober.measure();
+        let Demand { tokens, macs, bytes, limit } = self.demand(work);
+        let mut probes = vec![prober.sample(limit)];
         let mut times = Vec::with_capacity(rounds);
         let mut projector_times = Vec::with_capacity(rounds);
         for _ in 0..rounds.max(1) {
-            let start = Instant::now();
-            self.round(work)?;
-            times.push(start.elapsed());
+            times.push(self.round(work)?.0);
+            probes.push(prober.sample(limit));
             projector_times.push(self.projector_time);
         }
         prober.measure();
+        let (mut times, discarded, rate) = steady(&times, &probes);
         let time = median(&mut times);
-        let Demand { tokens, macs, bytes, limit } = self.demand(work);
-        report.add(name, Timing { time, tokens, macs, bytes, limit, longest_unit: self.longest_unit });
+        let span = times[times.len() - 1] - times[0];
+        let spread = span.as_secs_f64() / time.as_secs_f64();
+        let longest_unit = self.longest_unit;
+        report.add(name, Timing { time, spread, discarded, rate, tokens, macs, bytes, limit, longest_unit });
         if work == Work::Encode {
             report.projector(ProjectorShare {
                 parameters: projector_parameters(self.projector, &self.vision, self.language.hidden),
@@ -107,24 +118,60 @@ impl<D: Device> Bench<D> {
         Ok(())
     }
 
-    /// Does the work once; tells whether what came out is finite.
-    fn round(&mut self, work: Work) -> Result<bool, BenchError> {
-        match work {
-            Work::Encode => Ok(self.encode()),
-            Work::Prefill => {
-                let finite = self.tokens(0, Work::PREFILL_TOKENS)?;
-                self.model.release(&mut self.sequence);
-                Ok(finite)
-            }
-            Work::Decode => {
+    /// Does the work once; returns how long it took, and whether what came out is finite.
+    fn round(&mut self, work: Work) -> Result<(Duration, bool), BenchError> {
+        let shared = match work {
+            Work::DecodeDeep => Work::DEEP,
+            Work::TogetherShared => Work::PREFIX,
+            _ => 0,
+        };
+        if shared > 0 {
+            let longest_unit = self.longest_unit;
+            self.tokens(0, shared)?;
+            self.longest_unit = longest_unit;
+        }
+        let start = Instant::now();
+        let finite = match work {
+            Work::Encode => self.encode(),
+            Work::Prefill => self.tokens(0, Work::PREFILL_TOKENS)?,
+            Work::Decode | Work::DecodeDeep => {
                 let mut finite = true;
-                for position in 0..Work::DECODE_TOKENS {
+                for position in shared..shared + Work::DECODE_TOKENS {
                     finite &= self.tokens(position, 1)?;
                 }
-                self.model.release(&mut self.sequence);
-                Ok(finite)
+                finite
             }
+            Work::Together | Work::TogetherShared => self.together()?,
+        };
+        let spent = start.elapsed();
+        self.model.release(&mut self.sequence);
+        self.others.iter_mut().for_each(|other| self.model.release(other));
+        Ok((spent, finite))
+    }
+
+    /// Lets sequences go on together from where the one sequence is.
+    fn together(&mut self) -> Result<bool, BenchError> {
+        let mut finite = true;
+        let rows: [usize; Work::TOGETHER] = std::array::from_fn(|row| row);
+        for other in &mut self.others {
+            self.model.fork(&self.sequence, other);
         }
+        let mut clock = UnitClock::start();
+        for step in 0..Work::STEPS {
+            self.model.begin(&mut self.pass);
+            for (index, other) in self.others.iter_mut().enumerate() {
+                let id = ((step * Work::TOGETHER + index) * 7919 % self.language.vocabulary) as u32;
+                self.model.push(&mut self.pass, other, Input::Tokens(&[id]))?;
+            }
+            for index in 0..self.model.layers() {
+                self.model.pass_layer(&mut self.pass, index);
+            }
+            let mut logits = self.model.logits_of(&self.pass, &rows);
+            finite &= rows.iter().all(|&row| logits.row(row).iter().all(|value| value.is_finite()));
+            clock.unit();
+        }
+        self.longest_unit = self.longest_unit.max(clock.longest);
+        Ok(finite)
     }
 
     fn encode(&mut self) -> bool {
@@ -177,19 +224,47 @@ impl<D: Device> Bench<D> {
                 bytes: self.model.language_bytes() as u64,
                 limit: self.language_limit,
             },
-            Work::Decode => {
-                let (tokens, seen) = (Work::DECODE_TOKENS as u64, positions_seen(Work::DECODE_TOKENS));
-                let weights = self.model.language_bytes() as u64;
-                Demand {
-                    tokens: Work::DECODE_TOKENS,
-                    macs: tokens * (layer_macs(language) + head_macs(language))
-                        + attention_macs(language, seen),
-                    bytes: tokens * weights + kv_bytes(language, F16_BYTES) * seen as u64,
-                    limit: if weights < LARGEST_CACHE { self.language_limit } else { Limit::Read },
-                }
-            }
+            Work::Decode => self.decoded(Work::DECODE_TOKENS, 1, (0, 0)),
+            Work::DecodeDeep => self.decoded(Work::DECODE_TOKENS, 1, (Work::DEEP, 0)),
+            Work::Together => self.decoded(Work::STEPS, Work::TOGETHER, (0, 0)),
+            Work::TogetherShared => self.decoded(Work::STEPS, Work::TOGETHER, (0, Work::PREFIX)),
         }
     }
+
+    /// Steps of `rows` sequences, each with `own` positions before, and `shared` ones that are read
+    /// once for all.
+    fn decoded(&self, steps: usize, rows: usize, (own, shared): (usize, usize)) -> Demand {
+        let language = &self.language;
+        let weights = self.model.language_bytes() as u64;
+        let seen = rows * (positions_seen(steps) + steps * own);
+        let tokens = (steps * rows) as u64;
+        Demand {
+            tokens: steps * rows,
+            macs: tokens * (layer_macs(language) + head_macs(language))
+                + attention_macs(language, seen + steps * rows * shared),
+            bytes: steps as u64 * weights + kv_bytes(language, F16_BYTES) * (seen + steps * shared) as u64,
+            limit: if weights < LARGEST_CACHE { self.language_limit } else { Limit::Read },
+        }
+    }
+}
+
+/// Rounds that count, how many do not, and the median of `probes`, of which there is one before each
+/// round and one behind the last: a round with a probe beside it that is off the median is left out.
+/// If none would be left, all count.
+fn steady(times: &[Duration], probes: &[f64]) -> (Vec<Duration>, usize, f64) {
+    let mut sorted = probes.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let half = sorted.len() / 2;
+    let rate = if sorted.len() % 2 == 0 { (sorted[half - 1] + sorted[half]) / 2.0 } else { sorted[half] };
+    let off = |probe: &f64| (probe / rate - 1.0).abs() > TOLERANCE;
+    let beside = times.iter().zip(probes.windows(2));
+    let kept: Vec<Duration> =
+        beside.filter(|(_, beside)| !beside.iter().any(off)).map(|(time, _)| *time).collect();
+    if kept.is_empty() {
+        return (times.to_vec(), times.len(), rate);
+    }
+    let discarded = times.len() - kept.len();
+    (kept, discarded, rate)
 }
 
 /// Positions that `tokens` tokens from position 0 see, summed up.
@@ -249,6 +324,15 @@ fn median(times: &mut [Duration]) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounds_beside_a_disturbed_probe_do_not_count() {
+        let times: Vec<Duration> = (1..=4).map(Duration::from_millis).collect();
+        let (kept, discarded, rate) = steady(&times, &[50.0, 51.0, 30.0, 50.0, 49.0]);
+        assert_eq!((kept, discarded, rate), (vec![times[0], times[3]], 2, 50.0));
+        let (kept, discarded, _) = steady(&times[..1], &[50.0, 80.0]);
+        assert_eq!((kept, discarded), (times[..1].to_vec(), 1));
+    }
 
     #[test]
     fn a_median_ignores_the_outlier() {

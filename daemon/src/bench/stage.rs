@@ -19,17 +19,48 @@ pub enum Work {
     Prefill,
     /// [`Work::DECODE_TOKENS`] tokens one after the other, from an empty sequence.
     Decode,
+    /// The same after [`Work::DEEP`] positions.
+    DecodeDeep,
+    /// [`Work::TOGETHER`] empty sequences get [`Work::STEPS`] tokens each, one of each in a step.
+    Together,
+    /// The same behind [`Work::PREFIX`] positions that all of them share.
+    TogetherShared,
 }
 
 impl Work {
     /// In the order of a caption.
-    pub const ALL: [Work; 3] = [Work::Encode, Work::Prefill, Work::Decode];
+    pub const ALL: [Work; 6] =
+        [Work::Encode, Work::Prefill, Work::Decode, Work::DecodeDeep, Work::Together, Work::TogetherShared];
 
     /// The tokens of a prompt with a picture.
     pub const PREFILL_TOKENS: usize = 164;
 
     /// The tokens of a long caption.
     pub const DECODE_TOKENS: usize = 64;
+
+    /// Positions of a picture and a short conversation.
+    pub const DEEP: usize = 192;
+
+    /// Sequences that decode together.
+    pub const TOGETHER: usize = 8;
+
+    /// Steps that they make.
+    pub const STEPS: usize = 32;
+
+    /// Positions of a prompt with a picture that several questions share.
+    pub const PREFIX: usize = 180;
+
+    /// First word of the names of its stages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Work::Encode => "encode",
+            Work::Prefill => "prefill",
+            Work::Decode => "decode",
+            Work::DecodeDeep => "decode192",
+            Work::Together => "eight",
+            Work::TogetherShared => "eight180",
+        }
+    }
 }
 
 /// A stage of a made-up model.
@@ -41,6 +72,12 @@ pub enum Stage {
     Prefill(FileType),
     /// Decoding with weights of a type.
     Decode(FileType),
+    /// [`Work::DecodeDeep`] with weights of a type.
+    DecodeDeep(FileType),
+    /// [`Work::Together`] with weights of a type.
+    Together(FileType),
+    /// [`Work::TogetherShared`] with weights of a type.
+    TogetherShared(FileType),
 }
 
 impl Stage {
@@ -61,16 +98,27 @@ impl Stage {
             Stage::Encode(_) => Work::Encode,
             Stage::Prefill(_) => Work::Prefill,
             Stage::Decode(_) => Work::Decode,
+            Stage::DecodeDeep(_) => Work::DecodeDeep,
+            Stage::Together(_) => Work::Together,
+            Stage::TogetherShared(_) => Work::TogetherShared,
         }
     }
 
     /// Whether one model serves both.
     pub fn shares_weights(self, other: Stage) -> bool {
-        let file_type = |stage| match stage {
+        self == other || self.file_type().is_some_and(|kind| other.file_type() == Some(kind))
+    }
+
+    /// Types of the language model, if it takes part.
+    pub fn file_type(self) -> Option<FileType> {
+        match self {
             Stage::Encode(_) => None,
-            Stage::Prefill(file_type) | Stage::Decode(file_type) => Some(file_type),
-        };
-        self == other || file_type(self).is_some_and(|kind| file_type(other) == Some(kind))
+            Stage::Prefill(file_type)
+            | Stage::Decode(file_type)
+            | Stage::DecodeDeep(file_type)
+            | Stage::Together(file_type)
+            | Stage::TogetherShared(file_type) => Some(file_type),
+        }
     }
 }
 
@@ -78,8 +126,11 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Stage::Encode(projector) => write!(f, "encode_{}", version(*projector)),
-            Stage::Prefill(file_type) => write!(f, "prefill_{file_type}"),
-            Stage::Decode(file_type) => write!(f, "decode_{file_type}"),
+            Stage::Prefill(file_type)
+            | Stage::Decode(file_type)
+            | Stage::DecodeDeep(file_type)
+            | Stage::Together(file_type)
+            | Stage::TogetherShared(file_type) => write!(f, "{}_{file_type}", self.work().word()),
         }
     }
 }
@@ -93,8 +144,12 @@ impl FromStr for Stage {
             Some(("encode", "v2")) => Ok(Stage::Encode(ProjectorKind::LdpV2)),
             Some(("prefill", file_type)) => file_type.parse().map(Stage::Prefill),
             Some(("decode", file_type)) => file_type.parse().map(Stage::Decode),
+            Some(("decode192", file_type)) => file_type.parse().map(Stage::DecodeDeep),
+            Some(("eight", file_type)) => file_type.parse().map(Stage::Together),
+            Some(("eight180", file_type)) => file_type.parse().map(Stage::TogetherShared),
             _ => Err(format!(
-                "unknown stage \"{text}\", expected encode_v1, encode_v2, prefill_TYPE or decode_TYPE"
+                "unknown stage \"{text}\", expected encode_v1, encode_v2, prefill_TYPE, decode_TYPE, \
+                 decode192_TYPE, eight_TYPE or eight180_TYPE"
             )),
         }
     }
@@ -104,8 +159,7 @@ impl FromStr for Stage {
 pub fn name_of(work: Work, files: &ModelFiles, load: &LoadOptions) -> String {
     match work {
         Work::Encode => format!("encode_{}", version(files.projector)),
-        Work::Prefill => format!("prefill_{}", language_name(files, load)),
-        Work::Decode => format!("decode_{}", language_name(files, load)),
+        _ => format!("{}_{}", work.word(), language_name(files, load)),
     }
 }
 
@@ -157,6 +211,9 @@ mod tests {
     fn names_parse_back() {
         for stage in Stage::DEFAULT {
             assert_eq!(stage.to_string().parse(), Ok(stage));
+        }
+        for text in ["decode192_q4_0", "eight_q8_0", "eight180_q4_k_m"] {
+            assert_eq!(text.parse::<Stage>().map(|stage| stage.to_string()), Ok(text.into()));
         }
         assert_eq!("encode_v1".parse(), Ok(Stage::Encode(ProjectorKind::Ldp)));
         for wrong in ["encode", "encode_v3", "decode_q9", "caption_q4_0", ""] {
