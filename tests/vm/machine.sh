@@ -12,7 +12,7 @@
 #     new_root
 #     add_modules vivid
 #     add_programs "$(program)" "$(command -v v4l2-ctl)"
-#     boot 300
+#     boot 900
 #     check
 # shellcheck shell=bash
 set -euo pipefail
