@@ -215,7 +215,7 @@ fn an_engine_that_fails_its_question_does_not_silence_it() {
 }
 
 /// A session as any robot's node would open one.
-fn session(endpoint: &str) -> zenoh::Session {
+pub(crate) fn session(endpoint: &str) -> zenoh::Session {
     let mut config = zenoh::Config::default();
     config.insert_json5("mode", "\"client\"").unwrap();
     config.insert_json5("connect/endpoints", &format!("[\"{endpoint}\"]")).unwrap();

@@ -10,11 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use messages::{AskError, CameraPhase, Caption, Question, Session};
+use messages::{AskError, CameraPhase, CameraState, Caption, Question, Session};
 use mobilevlmd::bus::client::{Client, ClientError, Connect, Seen};
 use mobilevlmd::cli::{Cli, Failure};
 use mobilevlmd::config::{Config, Override, Sources};
 use mobilevlmd::service::{self, Order};
+use zenoh::Wait;
 
 /// Exposure that `systemd-analyze security` may find at most, in tenths.
 const EXPOSURE: u32 = 20;
@@ -206,6 +207,10 @@ fn a_running_daemon_takes_up_another_configuration() {
     };
     assert_eq!(client.ask("stays", &talk("What is there?"), |_| {}).expect("an answer").turns, 0);
 
+    let listener = crate::bus::session(&endpoint);
+    let states =
+        listener.declare_subscriber("mobilevlm/robot/camera/leaves/state/json").wait().expect("heard");
+
     // Other cameras and another prompt; one key has to wait for a restart.
     let comes = camera("comes", "test:2");
     write_config(&path, &format!("state_dir = '/nowhere'\n{}", config("new", &format!("{comes}{stays}"))));
@@ -224,6 +229,12 @@ fn a_running_daemon_takes_up_another_configuration() {
     assert_eq!((answer.turns, answer.recomputed), (1, false), "its conversation goes on");
     let gone = client.ask("leaves", &talk("What is there?"), |_| {});
     assert!(matches!(gone, Err(ClientError::Refused { error: AskError::UnknownCamera { .. } })), "{gone:?}");
+
+    let next_state = || {
+        let state = states.recv_timeout(PATIENCE).expect("not closed").expect("another state");
+        serde_json::from_slice::<CameraState>(&state.payload().to_bytes()).expect("a state")
+    };
+    while next_state().reason != "it is no longer in the configuration" {}
 
     // A bad file is refused whole.
     write_config(&path, &config("bad", "[[camera]]\nname = 'x'\nsource = 'nothing'\n"));
