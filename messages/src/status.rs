@@ -51,7 +51,7 @@ pub struct CameraStatus {
     pub source: String,
     /// Frames captured since start.
     pub frames: u64,
-    /// Frames replaced by newer ones before anyone looked at them.
+    /// Frames that nobody looked at: replaced by newer ones, or given up when the camera failed.
     pub replaced: u64,
     /// Frames the driver lost (gaps in its sequence numbers).
     pub lost: u64,

@@ -130,7 +130,7 @@ impl Capture {
                             return self.rest();
                         }
                         End::Stalled(reason) => {
-                            self.latest.expire();
+                            self.give_up_newest();
                             self.board.set(CameraPhase::Stalled, &reason);
                         }
                         End::Failed(error) => self.tell_failure(&error, &history),
@@ -143,9 +143,16 @@ impl Capture {
         }
     }
 
+    /// A frame from before a fault is not described after it.
+    fn give_up_newest(&self) {
+        if self.latest.expire() {
+            self.board.count_replaced();
+        }
+    }
+
     /// Tells what went wrong, unless it was told before.
     fn tell_failure(&self, error: &SourceError, history: &History) {
-        self.latest.expire();
+        self.give_up_newest();
         let phase = match error.phase() {
             CameraPhase::Absent if history.was_there => CameraPhase::Gone,
             CameraPhase::Failing if history.failures > 0 => CameraPhase::Reopening,

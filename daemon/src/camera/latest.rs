@@ -45,9 +45,10 @@ impl<T> Latest<T> {
         self.wake.ring();
     }
 
-    /// Nobody takes the value any more: from now on only a newer one is new.
-    pub fn expire(&self) {
-        lock(&self.slot).seen = true;
+    /// Nobody takes the value any more: from now on only a newer one is new. Returns whether it was never
+    /// taken.
+    pub fn expire(&self) -> bool {
+        !std::mem::replace(&mut lock(&self.slot).seen, true)
     }
 
     /// Whether the source is gone.

@@ -263,6 +263,7 @@ fn a_frame_from_before_a_fault_is_not_new_after_it() {
         while !matches!(running.next().phase, CameraPhase::Failing | CameraPhase::Stalled) {}
         assert!(running.latest.newest().is_some() && !running.latest.has_new(), "{script:?}");
         assert!(!running.latest.is_lost(), "a fault may pass");
+        assert_eq!(running.board.status().replaced, 1);
     }
     let running = Running::start(opener(&[Opens(&[Show, Unplug]), Absent]), None, Duration::from_millis(1));
     while running.next().phase != CameraPhase::Gone {}
