@@ -69,6 +69,8 @@ pub struct ModelConfig {
     pub device: String,
     /// Worker threads; 0 takes the physical cores.
     pub threads: usize,
+    /// Processors that the threads run on, by number; none takes the fast cores.
+    pub cpus: Vec<usize>,
     /// Highest instruction set to use: `auto`, `scalar`, `avx2`, `avxvnni`, `avx512vnni`.
     pub isa: String,
     /// Positions of one conversation; more than were trained are interpolated.
@@ -206,6 +208,7 @@ impl Default for ModelConfig {
             vision_dtype: "q8_0".into(),
             device: "cpu".into(),
             threads: 0,
+            cpus: Vec::new(),
             isa: "auto".into(),
             context: 2048,
             kv_dtype: KvDtype::F16.name().into(),

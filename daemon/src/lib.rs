@@ -15,6 +15,7 @@ pub mod ros;
 
 pub mod bench;
 pub mod changes;
+pub mod cores;
 pub mod demo;
 pub mod health;
 pub mod journal;

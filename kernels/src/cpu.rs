@@ -8,6 +8,8 @@ pub(crate) mod isa;
 pub(crate) mod lanes;
 pub(crate) mod threads;
 
+mod processors;
+
 mod buffer;
 mod matmul;
 mod packed;
@@ -37,6 +39,7 @@ use isa::Isa;
 pub use isa::IsaLevel;
 use matmul::Scratch;
 pub use packed::PackedMatrix;
+pub use processors::Processors;
 use threads::Pool;
 
 use crate::device::{
@@ -69,7 +72,13 @@ impl Cpu {
     /// Starts the threads and chooses the instruction set: the best this processor has that is not
     /// above the cap.
     pub fn new(options: CpuOptions) -> Self {
-        let (isa, pool) = (Isa::best(options.isa_cap), Pool::new(options.threads));
+        Self::on(Processors::default(), options)
+    }
+
+    /// The same with threads that stay on some processors, as many as these are unless told otherwise;
+    /// [`Device::enter`] puts the caller's there.
+    pub fn on(processors: Processors, options: CpuOptions) -> Self {
+        let (isa, pool) = (Isa::best(options.isa_cap), Pool::on(processors, options.threads));
         Self { isa, pool, scratch: RefCell::default(), attention: RefCell::default() }
     }
 
@@ -114,6 +123,10 @@ impl Device for Cpu {
 
     fn name(&self) -> String {
         format!("cpu-{}-{}t", self.isa(), self.threads())
+    }
+
+    fn enter(&self) {
+        self.pool.enter();
     }
 
     fn tensor(&self, capacity: usize, cols: usize) -> Result<HostTensor, DeviceError> {

@@ -242,6 +242,10 @@ pub trait Device: Send {
     /// Device and kernels in words, for logs and messages, such as `cpu-avx512vnni-2t`.
     fn name(&self) -> String;
 
+    /// Says that the calling thread is the one that asks for everything from now on, so that a device
+    /// may give it a place on the machine.
+    fn enter(&self) {}
+
     // Memory.
 
     /// A zeroed tensor with room for `capacity` rows, all in use.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use kernels::cpu::IsaLevel;
+use kernels::cpu::{IsaLevel, Processors};
 use kernels::{DType, KvDtype};
 use messages::keys::Name;
 use messages::{Rule, RuleError};
@@ -101,6 +101,9 @@ fn check_model(model: &ModelConfig) -> Check {
     let isas: Vec<_> = ["auto"].into_iter().chain(IsaLevel::ALL.map(IsaLevel::name)).collect();
     one_of("model.isa", &model.isa, &isas)?;
     whole("model.threads", model.threads, 0..=256)?;
+    for (index, &cpu) in model.cpus.iter().enumerate() {
+        whole(&format!("model.cpus[{index}]"), cpu, 0..=Processors::MOST - 1)?;
+    }
     whole("model.context", model.context, 256..=8192)?;
     one_of("model.kv_dtype", &model.kv_dtype, &KV_DTYPES.map(KvDtype::name))?;
     whole("model.kv_cache_mib", model.kv_cache_mib, 16..=65536)?;
@@ -335,7 +338,7 @@ mod tests {
     #[test]
     fn each_rule_names_its_key() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 32] = [
+        let cases: [(Change, &str); 33] = [
             (|c| c.ros2.rmw_zenoh = "foxy".into(), "ros2.rmw_zenoh: "),
             (|c| c.ros2.bridge = "on".into(), "ros2.bridge: "),
             (|c| c.ros2.domain_id = 233, "ros2.domain_id: "),
@@ -347,6 +350,7 @@ mod tests {
             (|c| c.model.dtype = "q9".into(), "model.dtype: "),
             (|c| c.model.vision_dtype = "q4_0".into(), "model.vision_dtype: "),
             (|c| c.model.device = "tpu".into(), "model.device: "),
+            (|c| c.model.cpus = vec![0, 1024], "model.cpus[1]: 1024 is not accepted, expected 0 to 1023"),
             (|c| c.model.isa = "mmx".into(), "expected one of auto, scalar, avx2, avxvnni, avx512vnni"),
             (|c| c.model.context = 10_000, "model.context: "),
             (|c| c.model.kv_dtype = "f32".into(), "expected one of f16, q8"),

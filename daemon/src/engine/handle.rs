@@ -138,7 +138,10 @@ pub fn spawn<D: Device + 'static>(
     parts: EngineParts<D>,
 ) -> Result<(EngineHandle, mpsc::Receiver<Event>), EngineError> {
     let (engine, mut handle, receiver) = prepare(parts)?;
-    let run = || engine.run().1;
+    let run = || {
+        engine.0.model.device().enter();
+        engine.run().1
+    };
     handle.thread = Some(thread::Builder::new().name("engine".into()).spawn(run)?);
     Ok((handle, receiver))
 }

@@ -11,6 +11,7 @@ use super::ServiceError;
 use crate::camera::Wake;
 use crate::changes::Changes;
 use crate::config::{Config, ModelConfig};
+use crate::cores;
 use crate::engine::{self, CameraInput, EngineHandle, EngineOptions, EngineParts, Event};
 use crate::model::files::{ModelFiles, ModelSource};
 use crate::model::preprocess::Preprocessor;
@@ -113,5 +114,6 @@ fn is_reference(config: &ModelConfig) -> bool {
 
 fn cpu(config: &ModelConfig) -> Cpu {
     // "auto" is no instruction set, so no cap.
-    Cpu::new(CpuOptions { threads: config.threads, isa_cap: config.isa.parse::<IsaLevel>().ok() })
+    let options = CpuOptions { threads: config.threads, isa_cap: config.isa.parse::<IsaLevel>().ok() };
+    Cpu::on(cores::choose(&config.cpus), options)
 }

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
+use super::processors::Processors;
+
 /// Turns of the wait loop before a thread sleeps: 10 to 40 microseconds on current processors.
 const SPINS: usize = 1000;
 
@@ -26,6 +28,7 @@ const CHUNKS_PER_THREAD: usize = 8;
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    processors: Processors,
     /// Keeps the pool from being shared, so that two jobs never meet.
     one_caller: PhantomData<Cell<()>>,
 }
@@ -80,9 +83,21 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Pool {
-    /// A pool of `threads` threads, the caller's among them; 0 means one per physical core.
+    /// [`Pool::on`] all processors.
+    #[cfg(test)]
     pub(crate) fn new(threads: usize) -> Self {
-        let threads = (if threads == 0 { physical_cores() } else { threads }).min(INSIDE as usize);
+        Self::on(Processors::default(), threads)
+    }
+
+    /// A pool of `threads` threads, the caller's among them, that stay on some processors; 0 means one
+    /// for each of these, or one per physical core where none are named.
+    pub(crate) fn on(processors: Processors, threads: usize) -> Self {
+        let threads = match (threads, processors.count()) {
+            (0, 0) => physical_cores(),
+            (0, count) => count,
+            _ => threads,
+        };
+        let threads = threads.min(INSIDE as usize);
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
             job: UnsafeCell::new(None),
@@ -96,10 +111,19 @@ impl Pool {
         });
         let spawn = |index: usize| {
             let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("kernels-{index}")).spawn(move || shared.serve(index)).ok()
+            let serve = move || {
+                processors.hold();
+                shared.serve(index);
+            };
+            thread::Builder::new().name(format!("kernels-{index}")).spawn(serve).ok()
         };
         let workers = (1..threads).filter_map(spawn).collect();
-        Self { shared, workers, one_caller: PhantomData }
+        Self { shared, workers, processors, one_caller: PhantomData }
+    }
+
+    /// Lets the calling thread run on the processors of the pool alone.
+    pub(crate) fn enter(&self) {
+        self.processors.hold();
     }
 
     /// Threads that work, the caller's among them.

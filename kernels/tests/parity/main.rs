@@ -117,7 +117,7 @@ fn every_method_of_device_has_a_case() {
     assert!(methods.len() > 20, "{methods:?}");
     let cases = small();
     for method in methods {
-        let everywhere = ["name", "tensor", "shape", "write", "read"].contains(&method);
+        let everywhere = ["name", "enter", "tensor", "shape", "write", "read"].contains(&method);
         let covered = cases.iter().any(|case| case.op.methods().contains(&method));
         assert!(everywhere || covered, "no parity case goes through Device::{method}");
     }
