@@ -89,11 +89,7 @@ fn a_client_is_served() {
 #[test]
 fn every_state_of_a_camera_is_published_once() {
     let daemon = Daemon::start(1);
-    let mut config = zenoh::Config::default();
-    config.insert_json5("mode", "\"client\"").unwrap();
-    config.insert_json5("connect/endpoints", &format!("[\"{}\"]", daemon.endpoint)).unwrap();
-    config.insert_json5("scouting/multicast/enabled", "false").unwrap();
-    let session = zenoh::open(config).wait().unwrap();
+    let session = session(&daemon.endpoint);
     let (told, states) = channel();
     let key = format!("mobilevlm/{DEVICE}/camera/{DARK}/state");
     let hear = move |sample: zenoh::sample::Sample| {
