@@ -2,7 +2,7 @@
 
 mod daemon;
 mod fake;
-mod python;
+pub(crate) mod python;
 mod ros;
 mod session;
 
@@ -17,7 +17,8 @@ use zenoh::Wait;
 use zenoh::query::{ConsolidationMode, Reply};
 use zenoh::sample::SourceInfo;
 
-use fake::{CAMERA, DARK, DEVICE, Daemon, FRAME, GIVE_UP, SAY_NOTHING, free_endpoint, state};
+pub(crate) use fake::free_endpoint;
+use fake::{CAMERA, DARK, DEVICE, Daemon, FRAME, GIVE_UP, SAY_NOTHING, state};
 
 /// How long anything in these tests may take before they give up.
 const PATIENCE: Duration = Duration::from_secs(60);

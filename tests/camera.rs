@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use image::{ExtendedColorType, Rgb, RgbImage, codecs::jpeg::JpegEncoder};
 use messages::{CameraPhase, CameraState};
 use mobilevlmd::camera::world::{UNSEEN, World};
-use mobilevlmd::camera::{self, CameraHandle, Frame, PixelFormat, Wake};
+use mobilevlmd::camera::{self, CameraHandle, Frame, Network, PixelFormat, Wake};
 use mobilevlmd::config::CameraConfig;
 
 use crate::allocation;
@@ -35,7 +35,7 @@ impl Running {
             // The test may have seen enough.
             let _ = told.send(state);
         };
-        let camera = camera::spawn(&config, wake.clone(), on_state).unwrap();
+        let camera = camera::spawn(&config, &Network::none(), wake.clone(), on_state).unwrap();
         Self { camera, wake, states }
     }
 
@@ -232,7 +232,7 @@ fn something_that_is_no_camera_says_so() {
 #[test]
 fn an_unknown_source_is_refused_naming_the_known_ones() {
     let config = CameraConfig { name: "front".into(), source: "rtsp://x".into(), ..Default::default() };
-    let error = camera::spawn(&config, Wake::default(), |_| {}).unwrap_err().to_string();
+    let error = camera::spawn(&config, &Network::none(), Wake::default(), |_| {}).unwrap_err().to_string();
     assert!(
         error.contains("camera \"front\"") && error.contains("v4l2:/dev/video0, file:PATH or test:"),
         "{error}"
@@ -259,7 +259,7 @@ fn a_camera_does_not_allocate_once_it_is_live() {
             allocation::count_calls_in(&ALLOCATIONS);
         }
     };
-    let camera = camera::spawn(&config, wake.clone(), on_state).unwrap();
+    let camera = camera::spawn(&config, &Network::none(), wake.clone(), on_state).unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     // Like the engine, the reader holds the last two frames it took.
     let mut held: [Option<Arc<Frame>>; 2] = [None, None];

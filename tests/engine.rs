@@ -253,7 +253,8 @@ impl Rig {
         let files = files(MODELS[0]);
         let (wake, config) = (Wake::default(), Config::default());
         let latest = Arc::new(Latest::new(wake.clone()));
-        let camera = |name: &str, latest| CameraInput { name: name.into(), latest, max_age: MAX_AGE };
+        let camera =
+            |name: &str, latest| CameraInput { name: name.into(), latest, max_age: MAX_AGE, describe: true };
         let empty = Arc::new(Latest::new(wake.clone()));
         let mut options = EngineOptions {
             model_id: "tiny".into(),

@@ -13,6 +13,7 @@ mod engine;
 mod golden;
 mod hostile;
 mod packed;
+mod network;
 mod prefix;
 mod random;
 mod rules;

@@ -47,8 +47,10 @@ fn config() -> Config {
 
 fn inputs(cameras: &[(String, Slot)]) -> Vec<CameraInput> {
     let max_age = Duration::from_secs(60);
-    let input =
-        |(name, latest): &(String, Slot)| CameraInput { name: name.clone(), latest: latest.clone(), max_age };
+    let input = |(name, latest): &(String, Slot)| {
+        let (name, latest) = (name.clone(), latest.clone());
+        CameraInput { name, latest, max_age, describe: true }
+    };
     cameras.iter().map(input).collect()
 }
 

@@ -102,7 +102,12 @@ impl Rig {
             model: load(&files, device),
             tokenizer: Arc::new(Tokenizer::from_source(&files.tokenizer).unwrap()),
             preprocessor: preprocessor(&files),
-            cameras: vec![CameraInput { name: "front".into(), latest: latest.clone(), max_age }],
+            cameras: vec![CameraInput {
+                name: "front".into(),
+                latest: latest.clone(),
+                max_age,
+                describe: true,
+            }],
             wake,
             options: EngineOptions {
                 model_id: "tiny".into(),

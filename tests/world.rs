@@ -26,8 +26,12 @@ impl Rig {
     fn start() -> Self {
         let wake = Wake::default();
         let latest = Arc::new(Latest::new(wake.clone()));
-        let camera =
-            CameraInput { name: "hall".into(), latest: latest.clone(), max_age: Duration::from_secs(60) };
+        let camera = CameraInput {
+            name: "hall".into(),
+            latest: latest.clone(),
+            max_age: Duration::from_secs(60),
+            describe: true,
+        };
         let caption = CaptionConfig { change_threshold: 0.0, ..CaptionConfig::default() };
         let config = Config { caption, ..Config::default() };
         let (engine, events, status) = service::start_engine(&config, vec![camera], wake).unwrap();

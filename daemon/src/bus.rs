@@ -7,6 +7,7 @@
 mod ask;
 pub mod client;
 mod control;
+mod frames;
 mod present;
 mod publish;
 mod query;
@@ -26,10 +27,12 @@ use zenoh::Session;
 use zenoh::liveliness::LivelinessToken;
 use zenoh::query::Queryable;
 
-use crate::camera::Frame;
+use crate::camera::{Frame, Network};
 use crate::changes::Kept;
 use crate::config::{BusConfig, QuestionConfig, Ros2Config};
 use crate::engine::{AskSender, ControlSender, Event, Reload};
+
+pub use frames::Feed;
 
 /// How long a clean stop waits for the last replies and results, and then for zenoh's own closing.
 const LAST_REPLIES: Duration = Duration::from_millis(300);
@@ -49,6 +52,14 @@ pub trait BusInputs: Send + Sync + 'static {
 
     /// The newest frame of a camera, or one still held by sequence number.
     fn frame(&self, camera: &str, sequence: Option<u64>) -> Option<Arc<Frame>>;
+
+    /// The cameras whose frames are published.
+    fn feeds(&self) -> Vec<Feed> {
+        Vec::new()
+    }
+
+    /// A frame of a camera was published, or was not because readers hold all memory for it.
+    fn count_sent(&self, _camera: &str, _is_sent: bool) {}
 }
 
 /// Why the bus cannot be opened.
@@ -128,6 +139,8 @@ pub struct Traffic {
 pub struct Bus {
     device: Name,
     json: bool,
+    /// Shared memory for frames as captured.
+    shared_bytes: usize,
     session: Session,
     stop: watch::Sender<bool>,
     in_flight: Arc<Semaphore>,
@@ -159,6 +172,7 @@ impl Bus {
         Ok(Self {
             device,
             json: config.json,
+            shared_bytes: config.shared_memory_mib << 20,
             session,
             stop: watch::Sender::new(false),
             in_flight: Arc::new(Semaphore::new(0)),
@@ -170,6 +184,11 @@ impl Bus {
             results: None,
             runtime,
         })
+    }
+
+    /// The bus for cameras whose frames come over it.
+    pub fn network(&self) -> Network {
+        Network::of(self.session.clone())
     }
 
     /// Starts publishing and answering, then says that the device is alive.
@@ -220,6 +239,9 @@ impl Bus {
         let (results, ros) = (publisher(), self.ros.clone());
         self.results = Some(self.runtime.spawn_blocking(move || publish::results(results, ros, events)));
         self.runtime.spawn(publish::states(publisher(), inputs.clone()));
+        let feeder =
+            frames::Feeder::new(self.session.clone(), self.device.clone(), inputs.clone(), self.shared_bytes);
+        self.runtime.spawn(feeder.run(self.stop.subscribe()));
         self.runtime.spawn(publish::status(publisher(), inputs));
         Ok(())
     }

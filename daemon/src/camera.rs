@@ -9,6 +9,7 @@ mod file;
 pub mod world;
 mod encode;
 mod test_camera;
+pub mod network;
 mod pace;
 mod backoff;
 mod capture;
@@ -19,6 +20,7 @@ mod latest;
 pub use file::Repeat;
 pub use frame::{Frame, FrameError, PixelFormat};
 pub use latest::{Latest, Wake};
+pub use network::Network;
 pub use pace::Fps;
 pub use source::{Source, SourceError, SourceNameError};
 
@@ -27,6 +29,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, PipeWriter};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -35,6 +38,7 @@ use messages::{CameraState, CameraStatus};
 use crate::config::CameraConfig;
 use board::Board;
 use capture::{Capture, Open, Patience};
+use network::Mailbox;
 use source::Wanted;
 use v4l2::{V4l2Source, Whereabouts};
 
@@ -47,6 +51,8 @@ pub struct CameraHandle {
     pub name: String,
     /// Its newest frame.
     pub latest: Arc<Latest<Frame>>,
+    sent: AtomicU64,
+    unsent: AtomicU64,
     board: Arc<Board>,
     /// Dropped to stop the thread.
     stop: Option<PipeWriter>,
@@ -95,21 +101,22 @@ pub struct ReadyCamera {
     patience: Patience,
 }
 
-/// Understands the source of a camera and opens nothing; `wake` will ring with every frame.
-pub fn prepare(config: &CameraConfig, wake: Wake) -> Result<ReadyCamera, CameraError> {
+/// Understands the source of a camera and opens nothing; `wake` will ring with every frame. Sources on the
+/// bus will be reached over `network`.
+pub fn prepare(config: &CameraConfig, network: &Network, wake: Wake) -> Result<ReadyCamera, CameraError> {
     let source = parse(config)?;
     Ok(ReadyCamera {
         name: config.name.clone(),
         latest: Arc::new(Latest::new(wake)),
         source: source.to_string(),
         path: source.path().map(PathBuf::from),
-        open: opener(source, wanted(config)),
+        open: opener(source, wanted(config), network),
         patience: Patience::default(),
     })
 }
 
 /// Opens a source as often as it is lost, a device wherever it is by then.
-fn opener(source: Source, wanted: Wanted) -> Open {
+fn opener(source: Source, wanted: Wanted, network: &Network) -> Open {
     match source {
         Source::V4l2 { path, format } => {
             let mut device = Whereabouts::new(&path);
@@ -120,26 +127,35 @@ fn opener(source: Source, wanted: Wanted) -> Open {
                 Ok(Box::new(opened))
             })
         }
+        Source::Zenoh { key } => {
+            let mut mailbox = Mailbox::new(&key, wanted.fps, network);
+            Box::new(move || mailbox.open())
+        }
         source => Box::new(move || source.open(wanted)),
     }
 }
 
 /// Starts a camera. Its source may be absent: it is opened as soon as it is there. `on_state` is
 /// called on the camera's thread with the first state and then once per change; `wake` rings with
-/// every frame.
+/// every frame. Sources on the bus are reached over `network`.
 pub fn spawn(
     config: &CameraConfig,
+    network: &Network,
     wake: Wake,
     on_state: impl Fn(CameraState) + Send + 'static,
 ) -> Result<CameraHandle, CameraError> {
-    prepare(config, wake)?.start(on_state)
+    prepare(config, network, wake)?.start(on_state)
 }
 
 /// Opens the source of a camera, closes it again and returns what it said of itself: format, size
-/// and rate.
+/// and rate. Sources on the bus are not tried.
 pub fn probe(config: &CameraConfig) -> Result<String, CameraError> {
     let failed = |error| CameraError::Source { camera: config.name.clone(), error };
-    parse(config)?.open(wanted(config)).map(|source| source.describe()).map_err(failed)
+    let source = parse(config)?;
+    if let Source::Zenoh { key } = &source {
+        return Ok(format!("subscribes to {key} on the bus; whether frames come is seen once it is open"));
+    }
+    source.open(wanted(config)).map(|source| source.describe()).map_err(failed)
 }
 
 fn parse(config: &CameraConfig) -> Result<Source, CameraError> {
@@ -178,14 +194,22 @@ impl ReadyCamera {
             .name(format!("camera {name}"))
             .spawn(move || capture.run())
             .map_err(failed)?;
-        Ok(CameraHandle { name, latest, board, stop: Some(stop), thread: Some(thread) })
+        let (sent, unsent) = Default::default();
+        Ok(CameraHandle { name, latest, sent, unsent, board, stop: Some(stop), thread: Some(thread) })
     }
 }
 
 impl CameraHandle {
     /// State and counters as of now. What only the engine knows (captions, frames too old) is 0.
     pub fn status(&self) -> CameraStatus {
-        self.board.status()
+        let [published, unpublished] = [&self.sent, &self.unsent].map(|count| count.load(Ordering::Relaxed));
+        CameraStatus { published, unpublished, ..self.board.status() }
+    }
+
+    /// Counts a frame that was published, or was not because readers hold all memory for it.
+    pub fn count_sent(&self, is_sent: bool) {
+        let count = if is_sent { &self.sent } else { &self.unsent };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a frame that turned out to be damaged when it was decoded.

@@ -145,6 +145,8 @@ pub struct BusConfig {
     pub allow_remote: bool,
     /// Whether results are also published as JSON.
     pub json: bool,
+    /// Shared memory in MiB for frames as captured; 0 publishes none of those.
+    pub shared_memory_mib: usize,
 }
 
 /// `[ros2]`
@@ -169,7 +171,7 @@ pub struct Ros2Config {
 pub struct CameraConfig {
     /// Name on the bus.
     pub name: String,
-    /// `v4l2:/dev/video0`, `file:PATH` or `test:`.
+    /// `v4l2:/dev/video0`, `file:PATH`, `test:` or `zenoh:KEY`.
     pub source: String,
     /// Wanted width in pixels; 0 leaves it to the camera.
     pub width: u32,
@@ -179,6 +181,12 @@ pub struct CameraConfig {
     pub fps: f64,
     /// Oldest frame that is described, in seconds from capture to the start of encoding.
     pub max_age_s: f64,
+    /// Whether it is described and watched for alerts from the start.
+    pub describe: bool,
+    /// Frames per second that are published for other nodes; 0 publishes none.
+    pub publish_fps: f64,
+    /// Quality of published pictures that the camera does not deliver as JPEG, 1 to 100.
+    pub publish_quality: u8,
 }
 
 impl Default for Config {
@@ -257,6 +265,7 @@ impl Default for BusConfig {
             connect: Vec::new(),
             allow_remote: false,
             json: true,
+            shared_memory_mib: 0,
         }
     }
 }
@@ -275,7 +284,17 @@ impl Default for Ros2Config {
 
 impl Default for CameraConfig {
     fn default() -> Self {
-        Self { name: String::new(), source: String::new(), width: 0, height: 0, fps: 0.0, max_age_s: 1.0 }
+        Self {
+            name: String::new(),
+            source: String::new(),
+            width: 0,
+            height: 0,
+            fps: 0.0,
+            max_age_s: 1.0,
+            describe: true,
+            publish_fps: 0.0,
+            publish_quality: 80,
+        }
     }
 }
 

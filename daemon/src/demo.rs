@@ -106,7 +106,7 @@ pub fn run(config: &Config, options: &Options, show: &mut dyn Show) -> Result<()
     let wake = Wake::default();
     let latest = Arc::new(Latest::new(wake.clone()));
     let max_age = Duration::from_secs(3600);
-    let input = CameraInput { name: CAMERA.into(), latest: latest.clone(), max_age };
+    let input = CameraInput { name: CAMERA.into(), latest: latest.clone(), max_age, describe: true };
     let mut config = config.clone();
     // Every frame that is shown gets its caption, and nothing else is asked.
     (config.caption.change_threshold, config.caption.period_s) = (0.0, 0.0);

@@ -139,7 +139,7 @@ impl<D: Device> Engine<D> {
         let EngineParts { model, tokenizer, preprocessor, cameras, wake, options } = parts;
         let start = Instant::now();
         let camera = |input: CameraInput| {
-            let captioning = configured(&input.name, &options.caption);
+            let captioning = configured(&input, &options.caption);
             Camera::new(input, captioning, start)
         };
         let cameras: Vec<Camera> = cameras.into_iter().map(camera).collect();

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use messages::{CameraPhase, CameraState};
 use tokio::time::timeout;
 
-use crate::bus::{Bus, BusError, Traffic};
-use crate::camera::{self, CameraError, CameraHandle, Wake};
+use crate::bus::{Bus, BusError, Feed, Traffic};
+use crate::camera::{self, CameraError, CameraHandle, Network, Wake};
 use crate::changes::{Changes, Kept};
 use crate::config::{CameraConfig, Config, ConfigError};
 use crate::engine::{CameraInput, EngineError, EngineHandle};
@@ -125,7 +125,7 @@ impl Service {
         let mut bus = Bus::open(&config.bus, &device)?;
         let wake = Wake::default();
         let loading = load::open(&config.model)?;
-        let (cameras, inputs) = start_cameras(&config.cameras_or_test(), &wake)?;
+        let (cameras, inputs) = start_cameras(&config.cameras_or_test(), &bus.network(), &wake)?;
         let kept = Kept::open(config.state_folder());
         let (engine, events, model) = loading.start((&config, kept.changes()), inputs, wake.clone())?;
         tracing::info!(
@@ -135,8 +135,9 @@ impl Service {
             seconds = start.elapsed().as_secs_f32(),
             "model loaded"
         );
+        let feeds = RwLock::new(feeds(&config.cameras_or_test()));
         let cameras = RwLock::new(cameras);
-        let host = Arc::new(Host { device, start, model, progress: engine.progress(), cameras });
+        let host = Arc::new(Host { device, start, model, progress: engine.progress(), cameras, feeds });
         let traffic = Traffic {
             inputs: host.clone(),
             asks: engine.asks(),
@@ -191,20 +192,32 @@ impl Service {
 /// Starts every camera; what the engine is given stands in the same order.
 fn start_cameras(
     configs: &[CameraConfig],
+    network: &Network,
     wake: &Wake,
 ) -> Result<(Vec<CameraHandle>, Vec<CameraInput>), CameraError> {
     let mut handles = Vec::new();
     let mut inputs = Vec::new();
     for config in configs {
-        let handle = camera::spawn(config, wake.clone(), log_state)?;
+        let handle = camera::spawn(config, network, wake.clone(), log_state)?;
         inputs.push(CameraInput {
             name: handle.name.clone(),
             latest: handle.latest.clone(),
             max_age: Duration::from_secs_f64(config.max_age_s),
+            describe: config.describe,
         });
         handles.push(handle);
     }
     Ok((handles, inputs))
+}
+
+/// The cameras whose frames are published.
+fn feeds(configs: &[CameraConfig]) -> Vec<Feed> {
+    let feed = |config: &CameraConfig| {
+        let CameraConfig { name, publish_fps, publish_quality, .. } = config;
+        let (camera, fps, quality) = (name.clone(), *publish_fps, *publish_quality);
+        (fps > 0.0).then_some(Feed { camera, fps, quality })
+    };
+    configs.iter().filter_map(feed).collect()
 }
 
 /// Tells of a camera's new state, as a warning if it delivers nothing.

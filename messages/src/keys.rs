@@ -6,6 +6,8 @@
 //! | `mobilevlm/<device>/camera/<name>/caption/partial` | publication | [`CaptionPiece`](crate::CaptionPiece) |
 //! | `mobilevlm/<device>/camera/<name>/ask` | queryable | [`Question`](crate::Question) in, [`AnswerPiece`](crate::AnswerPiece)s out |
 //! | `mobilevlm/<device>/camera/<name>/frame` | queryable | JPEG, the [`FrameStamp`](crate::FrameStamp) as JSON in the attachment; `?sequence=N` asks for a frame still held |
+//! | `mobilevlm/<device>/camera/<name>/frame` | publication, if configured | the same JPEG and attachment, some times a second |
+//! | `mobilevlm/<device>/camera/<name>/frame/raw` | publication, if configured | the frame as captured: `sensor_msgs/Image` in CDR, or JPEG; the same attachment |
 //! | `mobilevlm/<device>/camera/<name>/state` | publication, queryable | [`CameraState`](crate::CameraState) |
 //! | `mobilevlm/<device>/alert/<rule>` | publication | [`Alert`](crate::Alert) |
 //! | `mobilevlm/<device>/status` | publication, queryable | [`Status`](crate::Status) |
@@ -133,6 +135,8 @@ pub enum Topic {
     Ask(Name),
     /// Pictures of a camera.
     Frame(Name),
+    /// Frames of a camera as captured.
+    FrameRaw(Name),
     /// State of a camera.
     State(Name),
     /// Alerts of a rule.
@@ -176,7 +180,7 @@ impl Topic {
     /// Whether results are also published as JSON under `<key>/json`.
     fn has_twin(&self) -> bool {
         match self {
-            Self::Ask(_) | Self::Frame(_) | Self::Alive => false,
+            Self::Ask(_) | Self::Frame(_) | Self::FrameRaw(_) | Self::Alive => false,
             Self::Caption(_) | Self::CaptionPartial(_) | Self::State(_) => true,
             Self::Alert(_) | Self::Control(_) | Self::Status => true,
         }
@@ -189,6 +193,7 @@ impl Topic {
             ["camera", name, "caption", "partial"] => Self::CaptionPartial(Name::part(name)?),
             ["camera", name, "ask"] => Self::Ask(Name::part(name)?),
             ["camera", name, "frame"] => Self::Frame(Name::part(name)?),
+            ["camera", name, "frame", "raw"] => Self::FrameRaw(Name::part(name)?),
             ["camera", name, "state"] => Self::State(Name::part(name)?),
             ["alert", name] => Self::Alert(Name::part(name)?),
             ["status"] => Self::Status,
@@ -206,6 +211,7 @@ impl fmt::Display for Topic {
             Self::CaptionPartial(name) => write!(f, "camera/{name}/caption/partial"),
             Self::Ask(name) => write!(f, "camera/{name}/ask"),
             Self::Frame(name) => write!(f, "camera/{name}/frame"),
+            Self::FrameRaw(name) => write!(f, "camera/{name}/frame/raw"),
             Self::State(name) => write!(f, "camera/{name}/state"),
             Self::Alert(name) => write!(f, "alert/{name}"),
             Self::Status => f.write_str("status"),
@@ -265,6 +271,7 @@ mod tests {
             Topic::CaptionPartial,
             Topic::Ask,
             Topic::Frame,
+            Topic::FrameRaw,
             Topic::State,
             Topic::Alert,
             Topic::Control,
@@ -298,6 +305,7 @@ mod tests {
             "mobilevlm/d/camera/n/caption/partial/json",
             "mobilevlm/d/camera/n/ask",
             "mobilevlm/d/camera/n/frame",
+            "mobilevlm/d/camera/n/frame/raw",
             "mobilevlm/d/camera/n/state/json",
             "mobilevlm/d/alert/n/json",
             "mobilevlm/d/control/n/json",

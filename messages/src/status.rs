@@ -67,6 +67,10 @@ pub struct CameraStatus {
     pub unchanged: u64,
     /// Age of the last caption when it was published.
     pub caption_age_ms: f32,
+    /// Frames published for other nodes since start.
+    pub published: u64,
+    /// Frames that were due but not published as captured, because readers held all shared memory.
+    pub unpublished: u64,
 }
 
 /// The model in use.

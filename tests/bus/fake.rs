@@ -33,7 +33,7 @@ pub(super) const SAY_NOTHING: &str = "say nothing";
 pub(super) const GIVE_UP: &str = "give up";
 
 /// An endpoint nobody listens on.
-pub(super) fn free_endpoint() -> String {
+pub(crate) fn free_endpoint() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("tcp/{}", listener.local_addr().unwrap())
 }

@@ -92,6 +92,7 @@ fn parts(files: &ModelFiles, pages: usize, queue: usize) -> (EngineParts<Cpu>, V
         name: (*name).into(),
         latest: latest.clone(),
         max_age: Duration::from_secs(60),
+        describe: true,
     };
     let kv = KvOptions { context: CONTEXT, pages, dtype: KvDtype::F16 };
     let parts = EngineParts {

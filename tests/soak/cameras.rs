@@ -51,6 +51,7 @@ impl Cameras {
             name: (*name).into(),
             latest: latest.clone(),
             max_age: Duration::from_secs(600),
+            describe: true,
         };
         NAMES.iter().zip(&self.latest).map(input).collect()
     }

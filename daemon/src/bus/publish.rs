@@ -100,16 +100,19 @@ impl Publishers {
 }
 
 impl Pair {
-    /// Sends in both formats. It may wait for a full link, so it must not run on a worker thread.
-    fn put<M: Message>(&self, message: &M) -> zenoh::Result<()> {
+    /// Sends in both formats, as far as they are of use; returns how many were sent. It may wait for a
+    /// full link, so it must not run on a worker thread.
+    fn put<M: Message>(&self, message: &M) -> zenoh::Result<usize> {
         let twins = [(Some(&self.postcard), Format::Postcard), (self.json.as_ref(), Format::Json)];
+        let mut sent = 0;
         for (speaker, format) in twins {
             let Some(speaker) = speaker else { continue };
             if speaker.is_heard()? {
                 speaker.put(encode(message, format), M::encoding(format))?;
+                sent += 1;
             }
         }
-        Ok(())
+        Ok(sent)
     }
 }
 
@@ -250,4 +253,54 @@ fn name(name: &str) -> Option<Name> {
 /// Milliseconds since `captured`.
 fn age_ms(captured: Instant) -> f32 {
     captured.elapsed().as_secs_f32() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A session that meets nobody.
+    fn session() -> Session {
+        let mut config = zenoh::Config::default();
+        for (key, value) in [
+            ("mode", "\"peer\""),
+            ("listen/endpoints", "[]"),
+            ("connect/endpoints", "[]"),
+            ("scouting/multicast/enabled", "false"),
+        ] {
+            config.insert_json5(key, value).unwrap();
+        }
+        zenoh::open(config).wait().unwrap()
+    }
+
+    /// Waits until a piece goes out in so many formats.
+    fn wait_for(pair: &Pair, formats: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while pair.put(&CaptionPiece::default()).unwrap() != formats {
+            assert!(Instant::now() < deadline, "never in {formats} formats");
+        }
+    }
+
+    #[test]
+    fn pieces_are_written_only_while_somebody_listens() {
+        let session = session();
+        let name = |name| Name::new(name).unwrap();
+        let mut publishers = Publishers::new(session.clone(), name("scout"), true);
+        let topic = Topic::CaptionPartial(name("front"));
+        let pair = publishers.pair(topic, Care::Passing).unwrap();
+        assert_eq!(pair.put(&CaptionPiece::default()).unwrap(), 0);
+        let key = "mobilevlm/scout/camera/front/caption/partial";
+        let twin = session.declare_subscriber(format!("{key}/json")).wait().unwrap();
+        wait_for(pair, 1);
+        let both = session.declare_subscriber("mobilevlm/*/camera/*/caption/**").wait().unwrap();
+        wait_for(pair, 2);
+        drop((twin, both));
+        wait_for(pair, 0);
+
+        // What is kept for those who come late is always written.
+        let pair = publishers.pair(Topic::Caption(name("front")), Care::Result).unwrap();
+        assert_eq!(pair.put(&messages::Caption::default()).unwrap(), 2);
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use messages::keys::{Key, Name, Topic};
-use messages::{AskError, CameraState, Format, FrameStamp, Message, Status, encode};
+use messages::{AskError, CameraState, Format, Message, Status, encode};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
@@ -12,6 +12,7 @@ use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
 use super::BusInputs;
+use super::frames::stamp;
 
 /// Requests answered at once; more are refused.
 pub(super) const AT_ONCE: usize = 8;
@@ -106,15 +107,8 @@ impl Window {
             let jpeg = frame.jpeg(QUALITY).map_err(|error| AskError::Internal {
                 reason: format!("frame {} of camera \"{camera}\": {error}", frame.sequence),
             })?;
-            let stamp = FrameStamp {
-                camera: camera.into(),
-                sequence: frame.sequence,
-                captured_at: frame.captured_at,
-            };
-            let stamp = encode(&stamp, Format::Json);
-            let sent =
-                query.reply(key.to_string(), jpeg).encoding(Encoding::IMAGE_JPEG).attachment(stamp).wait();
-            log(sent);
+            let reply = query.reply(key.to_string(), jpeg).encoding(Encoding::IMAGE_JPEG);
+            log(reply.attachment(stamp(camera, &frame)).wait());
         }
         Ok(())
     }

@@ -48,7 +48,7 @@ pub(super) fn encode(picture: &RgbImage, format: PixelFormat, frame: &mut Frame)
 }
 
 /// Bytes of a line of the first plane; 0 for compressed formats. Lines of YUV are even.
-fn stride(format: PixelFormat, width: u32) -> u32 {
+pub(super) fn stride(format: PixelFormat, width: u32) -> u32 {
     match format {
         PixelFormat::Rgb24 | PixelFormat::Bgr24 => 3 * width,
         PixelFormat::Rgbx32 | PixelFormat::Bgrx32 => 4 * width,

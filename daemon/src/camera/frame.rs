@@ -205,7 +205,7 @@ impl Frame {
     }
 
     /// Least bytes of an uncompressed picture of this format, size and stride.
-    fn needed_bytes(&self) -> usize {
+    pub(super) fn needed_bytes(&self) -> usize {
         let (width, height, stride) = (self.width as usize, self.height as usize, self.stride as usize);
         let plane = |lines: usize, stride: usize, line: usize| (lines - 1) * stride + line;
         let (across, down) = (width.div_ceil(2), height.div_ceil(2));

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::frame::Frame;
 
-/// Frames kept for reuse: one being filled, one in the slot, and a few that the engine and the
-/// snapshots hold.
-const KEPT: usize = 6;
+/// Frames kept for reuse: one being filled, one in the slot, those that are held for the pictures of
+/// captions, and a few that the engine and the snapshots hold.
+const KEPT: usize = 10;
 
 /// Recently published frames.
 #[derive(Debug)]

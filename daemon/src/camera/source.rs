@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use messages::CameraPhase;
+use zenoh::key_expr::KeyExpr;
 
 use super::file::{FileSource, Repeat};
 use super::frame::{Frame, PixelFormat};
@@ -40,13 +41,18 @@ pub enum Source {
         /// The format of the frames.
         format: Option<FourCc>,
     },
+    /// Frames that other nodes publish on the bus, `zenoh:KEY`. The key may hold wildcards.
+    Zenoh {
+        /// The key expression.
+        key: String,
+    },
 }
 
 /// Why a source's name is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceNameError {
     /// The part before the colon is unknown or missing.
-    #[error("camera source \"{0}\": write v4l2:/dev/video0, file:PATH or test:")]
+    #[error("camera source \"{0}\": write v4l2:/dev/video0, file:PATH, test: or zenoh:KEY")]
     Scheme(String),
     /// There is no path.
     #[error("camera source \"{0}\": the path is missing")]
@@ -59,6 +65,14 @@ pub enum SourceNameError {
         "camera source \"{0}\": after the name only ?format= and four letters, as in ?format=MJPG, may follow"
     )]
     Option(String),
+    /// What follows `zenoh:` is no key expression.
+    #[error("camera source \"{name}\": no key to subscribe to: {reason}")]
+    Key {
+        /// The whole name.
+        name: String,
+        /// What zenoh says of the key.
+        reason: String,
+    },
 }
 
 impl FromStr for Source {
@@ -87,6 +101,10 @@ impl FromStr for Source {
                 }
                 Ok(Self::Test { seed, format })
             }
+            "zenoh" => match KeyExpr::new(rest) {
+                Ok(key) => Ok(Self::Zenoh { key: key.as_str().into() }),
+                Err(error) => Err(SourceNameError::Key { name: name.into(), reason: error.to_string() }),
+            },
             _ => Err(SourceNameError::Scheme(name.into())),
         }
     }
@@ -117,6 +135,7 @@ impl fmt::Display for Source {
                 }
                 format.map_or(Ok(()), |format| write!(f, "?format={format}"))
             }
+            Self::Zenoh { key } => write!(f, "zenoh:{key}"),
         }
     }
 }
@@ -213,6 +232,25 @@ pub enum SourceError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Nobody publishes frames.
+    #[error("no frames under {key} on the bus: {reason}")]
+    Silent {
+        /// The key expression.
+        key: String,
+        /// Why, as far as it is known.
+        reason: String,
+    },
+    /// The key cannot be subscribed to.
+    #[error("{key}: cannot be subscribed to: {reason}")]
+    Bus {
+        /// The key expression.
+        key: String,
+        /// What zenoh says.
+        reason: String,
+    },
+    /// A command without a bus.
+    #[error("zenoh:{0}: frames of other nodes come over the bus, which only the daemon opens")]
+    NoBus(String),
 }
 
 impl SourceError {
@@ -230,7 +268,7 @@ impl SourceError {
     /// State of a camera whose source failed like this for the first time.
     pub(super) fn phase(&self) -> CameraPhase {
         match self {
-            Self::Absent(_) => CameraPhase::Absent,
+            Self::Absent(_) | Self::Silent { .. } => CameraPhase::Absent,
             Self::Lost(_) | Self::Replaced { .. } => CameraPhase::Gone,
             _ => CameraPhase::Failing,
         }
@@ -242,11 +280,11 @@ impl Source {
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
             Self::V4l2 { path, .. } | Self::File { path, .. } => Some(path),
-            Self::Test { .. } => None,
+            Self::Test { .. } | Self::Zenoh { .. } => None,
         }
     }
 
-    /// Opens the source.
+    /// Opens the source. Those on the bus are opened by a mailbox.
     pub(super) fn open(&self, wanted: Wanted) -> Result<Box<dyn FrameSource>, SourceError> {
         Ok(match self {
             Self::V4l2 { path, format } => Box::new(V4l2Source::open(path, *format, wanted)?),
@@ -255,6 +293,7 @@ impl Source {
                 let format = format.and_then(pixel_format).unwrap_or(PixelFormat::Yuyv);
                 Box::new(TestSource::new(*seed, format, wanted))
             }
+            Self::Zenoh { key } => return Err(SourceError::NoBus(key.clone())),
         })
     }
 }
@@ -276,6 +315,8 @@ mod tests {
             "test:7",
             "test:?format=NV12",
             "test:7?format=MJPG",
+            "zenoh:mobilevlm/scout/camera/front/frame",
+            "zenoh:0/*/image_raw/**",
         ] {
             assert_eq!(name.parse::<Source>().unwrap().to_string(), name);
         }
@@ -286,10 +327,13 @@ mod tests {
         for name in ["", "/dev/video0", "rtsp://camera", "V4L2:/dev/video0"] {
             let error = name.parse::<Source>().unwrap_err();
             assert_eq!(error, SourceNameError::Scheme(name.into()));
-            assert!(error.to_string().contains("v4l2:/dev/video0, file:PATH or test:"));
+            assert!(error.to_string().contains("v4l2:/dev/video0, file:PATH, test: or zenoh:KEY"));
         }
         assert!(matches!("v4l2:".parse::<Source>(), Err(SourceNameError::NoPath(_))));
         assert!(matches!("file:?once".parse::<Source>(), Err(SourceNameError::NoPath(_))));
+        for key in ["zenoh:", "zenoh:/front", "zenoh:a//b", "zenoh:a b#"] {
+            assert!(matches!(key.parse::<Source>(), Err(SourceNameError::Key { .. })), "{key}");
+        }
         assert!(matches!("test:red".parse::<Source>(), Err(SourceNameError::Seed(_))));
         assert!(matches!("test:7?format=XYZW".parse::<Source>(), Err(SourceNameError::Option(_))));
         assert!(matches!("v4l2:/dev/video0?size=9".parse::<Source>(), Err(SourceNameError::Option(_))));

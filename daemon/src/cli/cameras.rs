@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::Failure;
 use crate::camera::v4l2::{self, DeviceListing, FormatListing, SizeListing};
-use crate::camera::{self, CameraHandle, Fps, Frame, Wake};
+use crate::camera::{self, CameraHandle, Fps, Frame, Network, Wake};
 use crate::config::CameraConfig;
 
 /// Lists V4L2 devices, formats, sizes and rates, or tries one source of frames
@@ -188,7 +188,7 @@ fn try_source(source: &str, trial: &Trial, json: bool) -> Result<(), Failure> {
     let wake = Wake::default();
     let (told, states) = sync_channel(16);
     let rung = wake.clone();
-    let camera = camera::spawn(&config, wake.clone(), move |state| {
+    let camera = camera::spawn(&config, &Network::none(), wake.clone(), move |state| {
         // Too many changes at once, or nobody there any more: the last state is in the status too.
         let _ = told.try_send(state);
         rung.ring();

@@ -123,6 +123,7 @@ fn check_model(model: &ModelConfig) -> Check {
 
 fn check_bus(bus: &BusConfig) -> Check {
     one_of("bus.mode", &bus.mode, &MODES)?;
+    whole("bus.shared_memory_mib", bus.shared_memory_mib, 0..=4096)?;
     let own = BusConfig::default();
     if !bus.zenoh_config.as_os_str().is_empty() {
         for (key, same) in [
@@ -220,6 +221,8 @@ fn check_cameras(cameras: &[CameraConfig]) -> Check {
         }
         seconds(&key("fps"), camera.fps, 0.0..=1000.0)?;
         seconds(&key("max_age_s"), camera.max_age_s, 0.001..=3600.0)?;
+        number(&key("publish_fps"), camera.publish_fps, 0.0..=1000.0)?;
+        whole(&key("publish_quality"), camera.publish_quality.into(), 1..=100)?;
     }
     Ok(())
 }
@@ -424,7 +427,14 @@ mod tests {
             (vec![camera("a", "")], "camera[0].source: "),
             (vec![camera("a", "usb:1")], "camera[0].source: "),
             (vec![CameraConfig { width: 640, ..camera("a", "test:") }], "set both"),
+            (vec![camera("a", "zenoh:scout/*/image")], "accepted"),
+            (vec![camera("a", "zenoh:scout//image")], "camera[0].source: "),
             (vec![CameraConfig { fps: -1.0, ..camera("a", "test:") }], "camera[0].fps: "),
+            (vec![CameraConfig { publish_fps: -1.0, ..camera("a", "test:") }], "camera[0].publish_fps: "),
+            (
+                vec![CameraConfig { publish_quality: 0, ..camera("a", "test:") }],
+                "camera[0].publish_quality: ",
+            ),
         ] {
             let problem = problem(|c| c.cameras = cameras);
             assert!(problem.contains(expected), "\"{problem}\" should contain \"{expected}\"");

@@ -31,6 +31,8 @@ pub struct CameraInput {
     pub latest: Arc<Latest<Frame>>,
     /// Oldest frame that is described, from capture to the start of encoding.
     pub max_age: Duration,
+    /// Whether it is described from the start; if not it is paused.
+    pub describe: bool,
 }
 
 impl CameraInput {
@@ -166,7 +168,9 @@ impl<D: Device> Engine<D> {
         if let Some(mut old) = self.cameras[index].scene.replace(scene) {
             self.model.release(&mut old.sequence);
         }
-        self.progress.update(|report| report.cameras[index].described = described);
+        if let Some(frame) = described {
+            self.progress.update(|report| report.cameras[index].hold(frame));
+        }
     }
 
     /// Begins a caption wherever a picture has none yet.

@@ -9,6 +9,7 @@ use messages::{
 };
 
 use super::Engine;
+use super::camera::CameraInput;
 use super::change::ControlRequest;
 use crate::changes::Changes;
 use crate::config::CaptionConfig;
@@ -93,7 +94,7 @@ impl<D: Device> Engine<D> {
     }
 
     fn configured_captions(&self) -> Vec<Captioning> {
-        self.cameras.iter().map(|camera| configured(&camera.input.name, &self.options.caption)).collect()
+        self.cameras.iter().map(|camera| configured(&camera.input, &self.options.caption)).collect()
     }
 
     /// Changes how cameras are described. What is being written is finished.
@@ -185,13 +186,13 @@ impl<D: Device> Engine<D> {
 }
 
 /// What the configuration says of a camera's captions.
-pub(super) fn configured(camera: &str, config: &CaptionConfig) -> Captioning {
+pub(super) fn configured(camera: &CameraInput, config: &CaptionConfig) -> Captioning {
     Captioning {
-        camera: camera.to_owned(),
+        camera: camera.name.clone(),
         prompt: config.prompt.clone(),
         prompt_id: config.prompt_id.clone(),
         max_tokens: config.max_tokens,
         period_s: config.period_s,
-        paused: false,
+        paused: !camera.describe,
     }
 }

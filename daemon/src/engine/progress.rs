@@ -1,5 +1,6 @@
 //! What the engine tells of itself to the rest of the daemon.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,6 +11,10 @@ use super::admission::Admission;
 use super::kind::{Kind, UnitTimes};
 use super::latency::Times;
 use crate::camera::Frame;
+
+/// Described frames of a camera that are held: whoever reads a caption has so many more captions of time to
+/// ask for its picture.
+const HELD: usize = 4;
 
 /// Shared between the engine and whoever watches it.
 #[derive(Debug, Default)]
@@ -104,8 +109,8 @@ pub struct CameraReport {
     pub unchanged_since: Option<u64>,
     /// Milliseconds from capture of the frame to the end of its last caption.
     pub caption_age_ms: f32,
-    /// The frame described last: what the model saw.
-    pub described: Option<Arc<Frame>>,
+    /// The frames described last, the newest behind: what the model saw.
+    pub described: VecDeque<Arc<Frame>>,
     /// The frame that a question was put to last.
     pub asked: Option<Arc<Frame>>,
 }
@@ -121,6 +126,14 @@ impl CameraReport {
     /// Nothing done yet.
     pub(super) fn new(camera: &str) -> Self {
         Self { camera: camera.to_owned(), ..Self::default() }
+    }
+
+    /// Holds a frame that is described, and lets the oldest go.
+    pub(super) fn hold(&mut self, frame: Arc<Frame>) {
+        if self.described.len() == HELD {
+            self.described.pop_front();
+        }
+        self.described.push_back(frame);
     }
 }
 

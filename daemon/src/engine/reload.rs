@@ -21,7 +21,7 @@ impl<D: Device> Engine<D> {
         let Reload { cameras, caption, question, rules, changes } = reload;
         self.prompts_of(&rules)?;
         for camera in &cameras {
-            self.check_captioning(&configured(&camera.name, &caption))?;
+            self.check_captioning(&configured(camera, &caption))?;
         }
         let before = (self.rules.list(), self.captions());
         (self.options.rules, self.options.caption, self.options.question) = (rules, caption, question);
@@ -54,7 +54,7 @@ impl<D: Device> Engine<D> {
                     camera
                 }
                 None => {
-                    let captioning = configured(&input.name, &self.options.caption);
+                    let captioning = configured(&input, &self.options.caption);
                     Camera::new(input, captioning, now)
                 }
             });

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use messages::{CameraPhase, CameraState, CameraStatus, ModelStatus, Status};
 
-use crate::bus::BusInputs;
+use crate::bus::{BusInputs, Feed};
 use crate::camera::{CameraHandle, Frame};
 use crate::engine::Progress;
 use crate::health;
@@ -23,6 +23,8 @@ pub(super) struct Host {
     pub(super) progress: Arc<Progress>,
     /// The cameras, in the order of the configuration.
     pub(super) cameras: RwLock<Vec<CameraHandle>>,
+    /// Those of them whose frames are published.
+    pub(super) feeds: RwLock<Vec<Feed>>,
 }
 
 impl Host {
@@ -39,6 +41,11 @@ impl Host {
         let mut cameras = self.cameras.write().unwrap_or_else(PoisonError::into_inner);
         *cameras = exchange(std::mem::take(&mut *cameras))?;
         Ok(())
+    }
+
+    /// Makes these the cameras whose frames are published.
+    pub(super) fn publish(&self, feeds: Vec<Feed>) {
+        *self.feeds.write().unwrap_or_else(PoisonError::into_inner) = feeds;
     }
 
     /// The daemon in one line that changes only when something happens.
@@ -106,14 +113,23 @@ impl BusInputs for Host {
         changes.collect()
     }
 
-    /// Held are the newest frame and the one that was described last.
+    fn feeds(&self) -> Vec<Feed> {
+        self.feeds.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count_sent(&self, camera: &str, is_sent: bool) {
+        if let Some(handle) = self.handles().iter().find(|handle| handle.name == camera) {
+            handle.count_sent(is_sent);
+        }
+    }
+
+    /// Held are the newest frame, the ones described last and the one asked about last.
     fn frame(&self, camera: &str, sequence: Option<u64>) -> Option<Arc<Frame>> {
         let handles = self.handles();
         let newest = handles.iter().find(|handle| handle.name == camera)?.latest.newest();
         let Some(sequence) = sequence else { return newest };
-        let described = self.progress.report().camera(camera);
-        let seen = [described.described, described.asked];
-        let mut held = newest.into_iter().chain(seen.into_iter().flatten());
-        held.find(|frame| frame.sequence == sequence)
+        let seen = self.progress.report().camera(camera);
+        let described = seen.described.iter().rev().chain(&seen.asked);
+        newest.iter().chain(described).find(|frame| frame.sequence == sequence).cloned()
     }
 }

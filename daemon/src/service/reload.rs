@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use messages::AskError;
 
-use super::{Service, ServiceError, log_state};
+use super::{Service, ServiceError, feeds, log_state};
 use crate::camera::{self, CameraError, CameraHandle, ReadyCamera};
 use crate::config::{CameraConfig, Config, ConfigError};
 use crate::engine::{CameraInput, Reload};
@@ -85,16 +85,24 @@ impl Service {
         Ok((config, plan))
     }
 
-    /// Which cameras go on, and which are to be started. Only [`CameraConfig::max_age_s`] changes under a
+    /// Which cameras go on, and which are to be started. What does not concern the source changes under a
     /// running camera.
     fn plan(&self, config: &Config) -> Result<Vec<Next>, CameraError> {
         let running = self.config.cameras_or_test();
         let next = |new: CameraConfig| {
-            let goes_on =
-                running.iter().any(|old| CameraConfig { max_age_s: old.max_age_s, ..new.clone() } == *old);
+            let same = |old: &CameraConfig| CameraConfig {
+                max_age_s: old.max_age_s,
+                describe: old.describe,
+                publish_fps: old.publish_fps,
+                publish_quality: old.publish_quality,
+                ..new.clone()
+            };
+            let goes_on = running.iter().any(|old| same(old) == *old);
             Ok(match goes_on {
                 true => Next::Running(new.name),
-                false => Next::New(camera::prepare(&new, self.wake.clone())?, Box::new(new)),
+                false => {
+                    Next::New(camera::prepare(&new, &self.bus.network(), self.wake.clone())?, Box::new(new))
+                }
             })
         };
         config.cameras_or_test().into_iter().map(next).collect()
@@ -111,7 +119,7 @@ impl Service {
         };
         let input = |(next, config): (&Next, CameraConfig)| {
             let max_age = Duration::from_secs_f64(config.max_age_s);
-            Some(CameraInput { name: config.name, latest: latest(next)?, max_age })
+            Some(CameraInput { name: config.name, latest: latest(next)?, max_age, describe: config.describe })
         };
         plan.iter().zip(config.cameras_or_test()).filter_map(input).collect()
     }
@@ -121,6 +129,7 @@ impl Service {
         journal::change(&config.log);
         let old = std::mem::replace(&mut self.config, config);
         self.refused = None;
+        self.host.publish(feeds(&self.config.cameras_or_test()));
         let exchanged = self.host.exchange(|handles| exchange(handles, plan, &old.cameras_or_test()));
         tracing::info!(cameras = self.host.handles().len(), "the new configuration holds");
         Ok(exchanged?)

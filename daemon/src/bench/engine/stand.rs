@@ -124,6 +124,7 @@ impl<'a, D: Device + 'static> Stand<'a, D> {
             name: camera_name(index),
             latest: latest.clone(),
             max_age: PATIENCE,
+            describe: true,
         };
         let vision = &self.files.vision;
         let rules = setup.rules.iter().map(|rule| Rule { question: self.question.clone(), ..rule.clone() });
