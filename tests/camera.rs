@@ -234,7 +234,8 @@ fn an_unknown_source_is_refused_naming_the_known_ones() {
     let config = CameraConfig { name: "front".into(), source: "rtsp://x".into(), ..Default::default() };
     let error = camera::spawn(&config, &Network::none(), Wake::default(), |_| {}).unwrap_err().to_string();
     assert!(
-        error.contains("camera \"front\"") && error.contains("v4l2:/dev/video0, file:PATH, test: or zenoh:KEY"),
+        error.contains("camera \"front\"")
+            && error.contains("v4l2:/dev/video0, file:PATH, test: or zenoh:KEY"),
         "{error}"
     );
     assert_eq!(camera::probe(&config).unwrap_err().to_string(), error);

@@ -172,7 +172,7 @@ fn a_publisher_who_leaves_is_missed_and_found_again() {
     let robot = session("connect", &endpoint);
     assert!(camera.phase(CameraPhase::Gone).ends_with("device \"scout\" is not there"));
     let token = robot.liveliness().declare_token("mobilevlm/scout/alive").wait().unwrap();
-    assert!(camera.phase(CameraPhase::Gone).contains("is there but sends none: see publish_fps"));
+    assert!(camera.phase(CameraPhase::Gone).contains("is there, but its camera is not live"));
     camera.until(|| robot.put(key, jpeg(9)).wait().unwrap(), |_| true);
     camera.phase(CameraPhase::Live);
 

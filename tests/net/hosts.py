@@ -31,6 +31,7 @@ log = "warn"
 [[camera]]
 name = "front"
 source = "test:"
+fps = 10
 describe = false
 publish_fps = 10
 """

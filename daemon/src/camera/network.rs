@@ -105,9 +105,9 @@ fn absence(session: &Session, key: &str) -> String {
         return match replies.is_ok_and(|replies| replies.into_iter().next().is_some()) {
             false if device == Name::any() => "no device is there".into(),
             false => format!("device \"{device}\" is not there"),
-            true => {
-                format!("device \"{device}\" is there but sends none: see publish_fps in its configuration")
-            }
+            true => format!(
+                "device \"{device}\" is there, but its camera is not live, publish_fps is not set or the link is down"
+            ),
         };
     }
     "no node sends any".into()
