@@ -165,14 +165,14 @@ fn a_publisher_who_leaves_is_missed_and_found_again() {
     let endpoint = free_endpoint();
     let daemon = session("listen", &endpoint);
     let camera = Running::start("mobilevlm/scout/camera/front/frame", &daemon);
-    let alone = camera.phase(CameraPhase::Gone);
+    let alone = camera.phase(CameraPhase::Absent);
     let key = "mobilevlm/scout/camera/front/frame";
     assert_eq!(alone, format!("no frames under {key} on the bus: no other node is connected"));
 
     let robot = session("connect", &endpoint);
-    assert!(camera.phase(CameraPhase::Gone).ends_with("device \"scout\" is not there"));
+    assert!(camera.phase(CameraPhase::Absent).ends_with("device \"scout\" is not there"));
     let token = robot.liveliness().declare_token("mobilevlm/scout/alive").wait().unwrap();
-    assert!(camera.phase(CameraPhase::Gone).contains("is there, but its camera is not live"));
+    assert!(camera.phase(CameraPhase::Absent).contains("is there, but its camera is not live"));
     camera.until(|| robot.put(key, jpeg(9)).wait().unwrap(), |_| true);
     camera.phase(CameraPhase::Live);
 
