@@ -10,6 +10,7 @@ mod camera;
 mod config;
 mod drafts;
 mod engine;
+mod fuzz;
 mod golden;
 mod hostile;
 mod packed;

@@ -4,22 +4,26 @@
 //! the daemon comes through [`BusInputs`] and two bounded channels, so that a test can stand in for
 //! the cameras and the engine.
 
-mod ask;
-pub mod client;
-mod control;
+mod exposure;
+mod session;
+mod claim;
+mod strangers;
 mod frames;
 mod present;
 mod publish;
+mod counts;
+mod ask;
 mod query;
 mod ros;
-mod session;
+mod control;
+pub mod client;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use messages::keys::{Key, Name, NameError, Topic};
-use messages::{AskError, CameraState, Status};
+use messages::{AskError, CameraState, Claim, Holder, Status};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -31,6 +35,11 @@ use crate::camera::{Frame, Network};
 use crate::changes::Kept;
 use crate::config::{BusConfig, QuestionConfig, Ros2Config};
 use crate::engine::{AskSender, ControlSender, Event, Reload};
+use claim::NameClaim;
+use counts::{Counts, Places, Refusals};
+
+pub(crate) use exposure::{host_and_port, is_loopback};
+pub(crate) use strangers::Doorkeeper;
 
 pub use frames::Feed;
 
@@ -85,6 +94,30 @@ pub enum BusError {
         value: String,
         /// What zenoh says of it.
         reason: String,
+    },
+    /// zenoh's own configuration lets everybody in.
+    #[error(
+        "{}: listens on {endpoint}, which other machines reach, {lacks}: listen on 127.0.0.1, protect it as \
+         systemd/fleet/router.json5 does, or accept it with bus.allow_remote = true", path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// What is open to others.
+        endpoint: String,
+        /// What it lacks.
+        lacks: &'static str,
+    },
+    /// Another daemon has the name.
+    #[error(
+        "the name \"{device}\" is taken by process {} on host {}, {} on the bus: stop that one, or give this one \
+         another device_name", holder.process, holder.host, holder.zid
+    )]
+    Taken {
+        /// The name.
+        device: String,
+        /// Who has it.
+        holder: Box<Holder>,
     },
     /// Another program listens there.
     #[error("[bus] listen {endpoints}: the address is in use; stop the other program or listen elsewhere")]
@@ -151,15 +184,18 @@ pub struct Bus {
     alive: Option<LivelinessToken>,
     /// What nodes of ROS 2 see.
     ros: Option<Arc<ros::Node>>,
+    claim: Arc<NameClaim>,
+    refusals: Refusals,
     /// Ends when the engine has no more results.
     results: Option<JoinHandle<()>>,
-    runtime: Runtime,
+    /// There until the bus is dropped.
+    runtime: Option<Runtime>,
 }
 
 impl Bus {
-    /// Opens the session; nothing is said or heard before [`Bus::serve`].
+    /// Opens the session and claims the name; nothing else is said or heard before [`Bus::serve`].
     ///
-    /// Errors: a bad configuration, an address in use, nobody to connect to.
+    /// Errors: a bad configuration, an address in use, nobody to connect to, a name that another daemon has.
     pub fn open(config: &BusConfig, device_name: &str) -> Result<Self, BusError> {
         let device = Name::new(device_name)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -168,7 +204,11 @@ impl Bus {
             .enable_time()
             .build()
             .map_err(BusError::Threads)?;
-        let session = runtime.block_on(session::open(config))?;
+        let (session, claim) = runtime.block_on(async {
+            let session = session::open(config).await?;
+            let claim = NameClaim::make(&session, &device).await?;
+            Ok::<_, BusError>((session, Arc::new(claim)))
+        })?;
         Ok(Self {
             device,
             json: config.json,
@@ -181,8 +221,10 @@ impl Bus {
             panel: None,
             alive: None,
             ros: None,
+            claim,
+            refusals: Refusals::new(runtime.handle().clone()),
             results: None,
-            runtime,
+            runtime: Some(runtime),
         })
     }
 
@@ -193,14 +235,17 @@ impl Bus {
 
     /// Starts publishing and answering, then says that the device is alive.
     ///
-    /// Errors: zenoh refuses a declaration.
+    /// Errors: zenoh refuses a declaration, or another daemon has taken the name meanwhile.
     pub fn serve(&mut self, traffic: Traffic) -> Result<(), BusError> {
         let Traffic { inputs, asks, control, kept, events, question, ros2 } = traffic;
+        let Some(runtime) = &self.runtime else { return Ok(()) };
+        runtime.block_on(self.claim.advance(Claim::Serving))?;
         let key = |topic| Key::new(self.device.clone(), topic);
         self.questions = u32::try_from(question.queue).unwrap_or(u32::MAX).clamp(1, 1 << 16);
         self.in_flight.add_permits(self.questions as usize);
 
-        let present = self.runtime.block_on(present::Present::listen(&self.session))?;
+        let present = runtime.block_on(present::Present::listen(&self.session))?;
+        let counts = Counts::new(present.clone());
         let desk = Arc::new(ask::Desk {
             device: self.device.clone(),
             inputs: inputs.clone(),
@@ -208,19 +253,27 @@ impl Bus {
             deadline: question.deadline(),
             in_flight: self.in_flight.clone(),
             stop: self.stop.subscribe(),
-            present,
-            runtime: self.runtime.handle().clone(),
+            present: present.clone(),
+            counts: counts.clone(),
+            refusals: self.refusals.clone(),
+            runtime: runtime.handle().clone(),
         });
         let window = Arc::new(query::Window {
             device: self.device.clone(),
             inputs: inputs.clone(),
-            at_once: Arc::new(Semaphore::new(query::AT_ONCE)),
-            runtime: self.runtime.handle().clone(),
+            places: Places::new(query::AT_ONCE),
+            counts: counts.clone(),
+            refusals: self.refusals.clone(),
+            runtime: runtime.handle().clone(),
         });
         let publisher = || publish::Publishers::new(self.session.clone(), self.device.clone(), self.json);
-        let runtime = self.runtime.handle().clone();
-        let panel = control::Panel::new(self.device.clone(), control, kept, publisher(), runtime);
-        let declared = self.runtime.block_on(async {
+        let office = control::Office {
+            counts: counts.clone(),
+            refusals: self.refusals.clone(),
+            runtime: runtime.handle().clone(),
+        };
+        let panel = control::Panel::new(self.device.clone(), control, kept, publisher(), office);
+        let declared = runtime.block_on(async {
             let mut declared =
                 vec![desk.clone().declare(&self.session).await?, panel.clone().declare(&self.session).await?];
             declared.extend(window.declare(&self.session).await?);
@@ -231,18 +284,19 @@ impl Bus {
         self.panel = Some(panel);
         self.alive = Some(declared.1);
 
-        self.ros = self.runtime.block_on(ros::Node::open(&self.session, &ros2, &self.device, desk))?;
+        self.ros = runtime.block_on(ros::Node::open(&self.session, &ros2, &self.device, desk))?;
         if let Some(node) = &self.ros {
-            self.runtime.spawn(ros::follow(Arc::downgrade(node), inputs.clone()));
+            runtime.spawn(ros::follow(Arc::downgrade(node), inputs.clone()));
         }
 
         let (results, ros) = (publisher(), self.ros.clone());
-        self.results = Some(self.runtime.spawn_blocking(move || publish::results(results, ros, events)));
-        self.runtime.spawn(publish::states(publisher(), inputs.clone()));
+        self.results = Some(runtime.spawn_blocking(move || publish::results(results, ros, events)));
+        runtime.spawn(publish::states(publisher(), inputs.clone()));
         let feeder =
             frames::Feeder::new(self.session.clone(), self.device.clone(), inputs.clone(), self.shared_bytes);
-        self.runtime.spawn(feeder.run(self.stop.subscribe()));
-        self.runtime.spawn(publish::status(publisher(), inputs));
+        runtime.spawn(feeder.run(self.stop.subscribe()));
+        runtime.spawn(publish::status(publisher(), inputs, counts));
+        runtime.spawn(self.claim.clone().look_out(present));
         Ok(())
     }
 
@@ -251,18 +305,20 @@ impl Bus {
     ///
     /// Errors: the engine refuses it, and nothing is changed, or there is none.
     pub fn reload(&self, reload: Reload) -> Result<(), AskError> {
-        let Some(panel) = &self.panel else {
+        let (Some(panel), Some(runtime)) = (&self.panel, &self.runtime) else {
             return Err(AskError::Internal { reason: "the bus does not serve yet".into() });
         };
-        self.runtime.block_on(panel.reload(reload))
+        runtime.block_on(panel.reload(reload))
     }
 
     /// Ends every open question with an error, withdraws what was declared and closes the session.
     /// It takes about a second at most.
     pub fn stop(mut self) {
         self.stop.send_replace(true);
-        self.runtime.block_on(async {
-            let idle = self.in_flight.acquire_many(self.questions);
+        let Some(runtime) = self.runtime.take() else { return };
+        runtime.block_on(async {
+            let idle =
+                async { tokio::join!(self.in_flight.acquire_many(self.questions), self.refusals.sent()) };
             if tokio::time::timeout(LAST_REPLIES, idle).await.is_err() {
                 tracing::warn!("some questions were not told that the daemon stops");
             }
@@ -281,6 +337,15 @@ impl Bus {
                 tracing::warn!("the bus did not close in time");
             }
         });
-        self.runtime.shutdown_background();
+        runtime.shutdown_background();
+    }
+}
+
+impl Drop for Bus {
+    /// A bus that was not stopped, since something failed, does not wait for the end of results.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }

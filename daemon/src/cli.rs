@@ -25,6 +25,8 @@ pub mod status;
 pub mod verify;
 pub mod watch;
 
+mod terminal;
+
 /// Describes what a robot's cameras see, continuously, on a zenoh bus.
 #[derive(Debug, Parser)]
 #[command(name = "mobilevlmd", version, args_conflicts_with_subcommands = true)]

@@ -19,7 +19,7 @@ mod origin;
 mod reload;
 
 pub use error::ConfigError;
-pub use load::{DEFAULT_PATH, Override, Sources, environment_name, log_of_environment};
+pub use load::{DEFAULT_PATH, Override, Sources, environment_name, log_of_environment, wants_plain_text};
 pub use origin::Origin;
 
 /// The whole configuration.

@@ -11,6 +11,7 @@ use image::RgbImage;
 use kernels::pixels::YuvColor;
 use messages::{AnswerPiece, AskError, Caption, FrameChoice, Question};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::camera::world::{Exchange, Scene, Style, UNSEEN, World, exchanges};
 use crate::camera::{Frame, FrameError, Latest, PixelFormat, Wake};
@@ -36,6 +37,9 @@ const ASK_EVERY: u64 = 3;
 
 /// Seconds of the world from one still to the next where nobody watches it move.
 const STILL_STEP: f64 = 3.0;
+
+/// How often it is looked whether there is something new.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// How the scene passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +94,9 @@ pub enum DemoError {
     /// The engine ended.
     #[error("the engine ended: run with MOBILEVLMD_LOG=info to see why")]
     EngineEnded,
+    /// The model failed on a frame.
+    #[error("frame {0} was not described: run with MOBILEVLMD_LOG=warn to see why")]
+    NotDescribed(u64),
     /// A question was refused.
     #[error("a question was not answered: {0}")]
     Ask(#[from] AskError),
@@ -152,13 +159,19 @@ impl Stage {
     fn see(&mut self, number: u64, scene: &Scene, show: &mut dyn Show) -> Result<Seen, DemoError> {
         let frame = frame(number, scene);
         let picture = frame.rgb()?;
+        let failures = self.failures();
         self.latest.put(frame);
         show.picture(&picture)?;
         let caption = loop {
-            match self.events.blocking_recv().ok_or(DemoError::EngineEnded)? {
-                Event::Caption(caption, _) if caption.frame.sequence == number => break *caption,
-                Event::Piece(piece) => show.piece(&piece.text)?,
-                _ => {}
+            match self.events.try_recv() {
+                Ok(Event::Caption(caption, _)) if caption.frame.sequence == number => break *caption,
+                Ok(Event::Piece(piece)) => show.piece(&piece.text)?,
+                Ok(_) => {}
+                Err(TryRecvError::Disconnected) => return Err(DemoError::EngineEnded),
+                Err(TryRecvError::Empty) if self.failures() > failures => {
+                    return Err(DemoError::NotDescribed(number));
+                }
+                Err(TryRecvError::Empty) => std::thread::sleep(LOOK),
             }
         };
         let is_clear = scene.is_clear();
@@ -167,6 +180,12 @@ impl Stage {
             false => None,
         };
         Ok(Seen { picture, caption, truth: is_clear.then(|| scene.caption(self.style)), asked })
+    }
+
+    /// Frames so far that got no caption.
+    fn failures(&self) -> u64 {
+        let report = self.engine.progress().report();
+        report.cameras.iter().map(|camera| camera.failed + camera.damaged + camera.too_old).sum()
     }
 
     /// Asks something that has an answer.

@@ -62,6 +62,7 @@ use scheduler::{CameraView, JobView, PictureView, Share, Turns, Unit, View, Want
 use session::Sessions;
 use unit::Pace;
 
+pub(crate) use admission::Admission;
 pub use camera::CameraInput;
 pub use change::{Change, ControlRequest, ControlSender, Reload, Reloaded, Settled};
 pub use handle::{EngineError, EngineHandle, EngineOptions, EngineParts, ReadyEngine, prepare, spawn};

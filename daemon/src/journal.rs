@@ -9,11 +9,13 @@ use systemd_journal_logger::{JournalLog, connected_to_journal};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber, span};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
+
+use crate::bus::Doorkeeper;
 
 /// What the running log lets through, to be changed.
 static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
@@ -25,19 +27,22 @@ static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 /// A second call changes nothing: the first one to start logging in a process decides.
 pub fn start(filter: &str) {
     let (filter, handle) = reload::Layer::new(targets(filter));
-    let registry = tracing_subscriber::registry().with(filter);
+    let filter = filter.and(filter_fn(|metadata| !Doorkeeper::retells(metadata)));
+    let registry = tracing_subscriber::registry();
     // A log that is already running, of a test for example, is kept.
     let started = match JournalLog::new() {
         Ok(journal) if connected_to_journal() => {
             let journal = journal.with_extra_fields([("VERSION", env!("CARGO_PKG_VERSION"))]);
-            registry.with(JournalLayer { journal }).try_init()
+            let journal = JournalLayer { journal }.with_filter(filter);
+            registry.with(journal).with(Doorkeeper.with_filter(Doorkeeper::filter())).try_init()
         }
         _ => {
             let human = tracing_subscriber::fmt::layer()
                 .with_writer(io::stderr)
                 .with_ansi(io::stderr().is_terminal())
                 .with_target(false);
-            registry.with(human).try_init()
+            let human = human.with_filter(filter);
+            registry.with(human).with(Doorkeeper.with_filter(Doorkeeper::filter())).try_init()
         }
     };
     if started.is_ok() {

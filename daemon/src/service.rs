@@ -64,7 +64,15 @@ pub enum ServiceError {
 impl ServiceError {
     /// Whether only another configuration helps, so that starting again is of no use.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Bus(BusError::Device(_) | BusError::File { .. } | BusError::Value { .. }))
+        matches!(
+            self,
+            Self::Bus(
+                BusError::Device(_)
+                    | BusError::File { .. }
+                    | BusError::Value { .. }
+                    | BusError::Exposed { .. }
+            )
+        )
     }
 }
 

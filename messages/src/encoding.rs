@@ -4,7 +4,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Alert, Answer, AnswerPiece, AskError, CameraState, Caption, CaptionChange, CaptionPiece, CaptionSettings,
-    FrameStamp, Question, RuleChange, Rules, SessionChange, SessionList, Status,
+    FrameStamp, Holder, Question, RuleChange, Rules, SessionChange, SessionList, Status,
 };
 
 /// Version of every message. It changes when an older reader could not read a newer message.
@@ -168,6 +168,7 @@ messages! {
     SessionList: "session_list", 1 << 20;
     CameraState: "camera_state", 1 << 20;
     FrameStamp: "frame_stamp", 1 << 10;
+    Holder: "holder", 1 << 12;
     Status: "status", 4 << 20;
 }
 

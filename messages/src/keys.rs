@@ -14,7 +14,7 @@
 //! | `mobilevlm/<device>/control/rules` | queryable, publication | [`RuleChange`](crate::RuleChange) in, [`Rules`](crate::Rules) out |
 //! | `mobilevlm/<device>/control/captions` | queryable, publication | [`CaptionChange`](crate::CaptionChange) in, [`CaptionSettings`](crate::CaptionSettings) out |
 //! | `mobilevlm/<device>/control/sessions` | queryable | [`SessionChange`](crate::SessionChange) in, [`SessionList`](crate::SessionList) out |
-//! | `mobilevlm/<device>/alive` | liveliness token | |
+//! | `mobilevlm/<device>/alive` | liveliness token, queryable | [`Holder`](crate::Holder) |
 //!
 //! Publications, and the queryables of the same keys, have a JSON twin under `<key>/json`. Queries
 //! that fail get an [`AskError`](crate::AskError) as JSON in an error reply.

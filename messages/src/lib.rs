@@ -55,6 +55,7 @@ mod caption;
 mod constraint;
 mod control;
 mod encoding;
+mod holder;
 mod question;
 mod rule;
 mod stamp;
@@ -68,10 +69,11 @@ pub use control::{
     SessionState,
 };
 pub use encoding::{DecodeError, Format, Message, SCHEMA, decode, encode};
+pub use holder::{Claim, Holder};
 pub use question::{Answer, AnswerPiece, AskError, FrameChoice, Question, Sampling, Session};
 pub use rule::{MAX_RULES, Rule, RuleChange, RuleError, Rules};
 pub use stamp::{FrameStamp, Timings, TokenCounts};
 pub use status::{
-    CacheStatus, CameraPhase, CameraState, CameraStatus, DraftStatus, EngineStatus, Latency, ModelStatus,
-    RulePhase, RuleStatus, StageStatus, Status,
+    BusStatus, CacheStatus, CameraPhase, CameraState, CameraStatus, DraftStatus, EngineStatus, ErrorCounts,
+    Latency, ModelStatus, RulePhase, RuleStatus, StageStatus, Status,
 };

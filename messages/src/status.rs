@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::AskError;
+
 /// What a camera is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,6 +65,8 @@ pub struct CameraStatus {
     pub captions: u64,
     /// Frames not described because they were too old when their turn came.
     pub too_old: u64,
+    /// Frames not described because the model failed; the journal says why.
+    pub failed: u64,
     /// Frames not described because they did not differ from the last described one.
     pub unchanged: u64,
     /// Age of the last caption when it was published.
@@ -232,6 +236,93 @@ pub struct RuleStatus {
     pub evaluation_ms: f32,
 }
 
+/// Questions that ended in an error since start, by the kind of the error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorCounts {
+    /// [`AskError::UnknownCamera`]
+    pub unknown_camera: u64,
+    /// [`AskError::NoFrame`]
+    pub no_frame: u64,
+    /// [`AskError::TooLong`]
+    pub too_long: u64,
+    /// [`AskError::Overloaded`]
+    pub overloaded: u64,
+    /// [`AskError::Deadline`]
+    pub deadline: u64,
+    /// [`AskError::Cancelled`]
+    pub cancelled: u64,
+    /// [`AskError::Constraint`]
+    pub constraint: u64,
+    /// [`AskError::BadRequest`]
+    pub bad_request: u64,
+    /// [`AskError::Internal`]
+    pub internal: u64,
+    /// [`AskError::UnknownRule`]
+    pub unknown_rule: u64,
+}
+
+impl ErrorCounts {
+    /// Counts one more.
+    pub fn add(&mut self, error: &AskError) {
+        *match error {
+            AskError::UnknownCamera { .. } => &mut self.unknown_camera,
+            AskError::NoFrame { .. } => &mut self.no_frame,
+            AskError::TooLong { .. } => &mut self.too_long,
+            AskError::Overloaded { .. } => &mut self.overloaded,
+            AskError::Deadline { .. } => &mut self.deadline,
+            AskError::Cancelled { .. } => &mut self.cancelled,
+            AskError::Constraint { .. } => &mut self.constraint,
+            AskError::BadRequest { .. } => &mut self.bad_request,
+            AskError::Internal { .. } => &mut self.internal,
+            AskError::UnknownRule { .. } => &mut self.unknown_rule,
+        } += 1;
+    }
+
+    /// Name and number of each kind, in the order of [`AskError`].
+    pub fn kinds(&self) -> [(&'static str, u64); 10] {
+        [
+            ("unknown_camera", self.unknown_camera),
+            ("no_frame", self.no_frame),
+            ("too_long", self.too_long),
+            ("overloaded", self.overloaded),
+            ("deadline", self.deadline),
+            ("cancelled", self.cancelled),
+            ("constraint", self.constraint),
+            ("bad_request", self.bad_request),
+            ("internal", self.internal),
+            ("unknown_rule", self.unknown_rule),
+        ]
+    }
+
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.kinds().iter().map(|(_, number)| number).sum()
+    }
+}
+
+/// What came over the bus since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusStatus {
+    /// Questions: those answered, those that ended in an error, and those still open.
+    pub questions: u64,
+    /// Questions whose final answer was sent.
+    pub answered: u64,
+    /// Questions whose error was sent, refused ones among them.
+    pub failed: ErrorCounts,
+    /// Questions still open.
+    pub open: u32,
+    /// Requests for the status, states and frames, and changes.
+    pub requests: u64,
+    /// Those of them that ended in an error.
+    pub requests_failed: u64,
+    /// Neighbours connected now: callers, subscribers, routers.
+    pub neighbours: u32,
+    /// Connections that were refused: no certificate, an unknown user, a wrong password.
+    pub strangers: u64,
+    /// Neighbours that were disconnected because they did not read what they had subscribed to.
+    pub too_slow: u64,
+}
+
 /// The daemon, published once a second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -257,4 +348,6 @@ pub struct Status {
     pub cameras: Vec<CameraStatus>,
     /// Every rule on every camera it watches.
     pub rules: Vec<RuleStatus>,
+    /// The bus.
+    pub bus: BusStatus,
 }

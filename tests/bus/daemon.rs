@@ -1,5 +1,6 @@
 //! The whole daemon behind the bus: test scene, built-in model, engine.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -130,6 +131,77 @@ fn the_daemon_serves_python_and_its_own_commands() {
     let nobody = command(&["status"]);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nobody.stderr).starts_with("mobilevlmd: no daemon answers at "));
+}
+
+/// The Rust example, which cargo has built beside the tests.
+fn robot(endpoint: &str) -> Output {
+    let tests = std::env::current_exe().unwrap();
+    let robot = tests.parent().and_then(Path::parent).unwrap().join("examples/robot");
+    Command::new(&robot).arg(endpoint).output().unwrap_or_else(|error| {
+        panic!("{}: {error}: `cargo test --workspace` builds it", robot.display());
+    })
+}
+
+#[test]
+fn the_examples_for_other_nodes_run() {
+    let endpoint = free_endpoint();
+    let daemon = Daemon::start(&endpoint);
+    let printed = [python::run(&["examples/robot.py", &endpoint]), out(&robot(&endpoint))];
+    for text in &printed {
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with(&format!("{DEVICE} sees through {CAMERA} with ")), "{text}");
+        assert!(lines[1..4].iter().all(|line| line.contains(": ")), "{text}");
+        assert!(!lines[4].is_empty() && lines[5].starts_with("(frame "), "{text}");
+    }
+    let events: Vec<_> = printed[0].lines().skip(6).collect();
+    assert!(
+        events[0].starts_with("alert example: began") && events[1].contains("rule_changed"),
+        "{events:?}"
+    );
+    // The node in Rust depends on nothing of the daemon.
+    let source = include_str!("../examples/robot.rs");
+    let used: Vec<_> = source.lines().filter_map(|line| line.strip_prefix("use ")).collect();
+    let allowed = ["std::", "messages::", "zenoh::"];
+    assert!(used.iter().all(|path| allowed.iter().any(|crate_| path.starts_with(crate_))), "{used:?}");
+    daemon.terminate();
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_ends_it_quietly() {
+    let endpoint = free_endpoint();
+    let daemon = Daemon::start(&endpoint);
+    for arguments in [&["status"][..], &["watch"], &["watch", "--json"], &["ask", CAMERA, "What moves?"]] {
+        let arguments = [arguments, &["--connect", &endpoint]].concat();
+        let mut command = service::daemon(&arguments);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        // Nobody reads on behind the greeting of the test program, as behind `head`.
+        let mut greeting = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(greeting.any(|line| line.unwrap() == "running 1 test"));
+        drop(greeting);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{arguments:?}: {}: {said}", output.status);
+    }
+    daemon.terminate();
+}
+
+#[test]
+fn whoever_watches_waits_for_the_daemon() {
+    let endpoint = free_endpoint();
+    let daemon = Daemon::start(&endpoint);
+    let arguments = ["watch", "--connect", &endpoint];
+    let mut watch = service::daemon(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut wait_for = |words: &str| assert!(lines.any(|line| line.contains(words)), "{words}");
+    wait_for("Z test: ");
+    daemon.terminate();
+    wait_for("the daemon is gone; waiting for it");
+    let again = Daemon::start(&endpoint);
+    wait_for("the daemon is there again");
+    wait_for("Z test: ");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    again.terminate();
 }
 
 #[test]

@@ -17,6 +17,7 @@ use mobilevlmd::changes::Kept;
 use mobilevlmd::config::{BusConfig, QuestionConfig, Ros2Config};
 use mobilevlmd::engine::{Ask, AskSender, ControlRequest, ControlSender, Event, Reloaded, Reply};
 use tokio::sync::mpsc;
+use zenoh::{Session, Wait};
 
 use super::PATIENCE;
 
@@ -38,12 +39,21 @@ pub(crate) fn free_endpoint() -> String {
     format!("tcp/{}", listener.local_addr().unwrap())
 }
 
-/// A bus with nothing real behind it.
+/// zenoh's router, reached at `endpoint`.
+pub(super) fn router(endpoint: &str) -> Session {
+    let mut config = zenoh::Config::default();
+    config.insert_json5("mode", "\"router\"").unwrap();
+    config.insert_json5("listen/endpoints", &format!("[\"{endpoint}\"]")).unwrap();
+    config.insert_json5("scouting/multicast/enabled", "false").unwrap();
+    zenoh::open(config).wait().unwrap()
+}
+
+/// A bus with nothing real behind it. Dropped without being stopped, as by a test that fails, it ends all the same.
 pub(super) struct Daemon {
     pub(super) endpoint: String,
     /// States that cameras went through and that the bus has not taken yet.
     pub(super) changes: Arc<Mutex<Vec<CameraState>>>,
-    bus: Bus,
+    bus: Option<Bus>,
     engine: Arc<Engine>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -63,6 +73,22 @@ impl Daemon {
 
     /// The same, with nodes of ROS 2 in mind.
     pub(super) fn with_ros(config: BusConfig, ros2: Ros2Config, endpoint: String, queue: usize) -> Self {
+        Self::with_captions((config, ros2), endpoint, queue, 0)
+    }
+
+    /// With captions of at least so many bytes.
+    pub(super) fn wordy(queue: usize, bytes: usize) -> Self {
+        let endpoint = free_endpoint();
+        let config = BusConfig { listen: vec![endpoint.clone()], ..BusConfig::default() };
+        Self::with_captions((config, Ros2Config::default()), endpoint, queue, bytes)
+    }
+
+    fn with_captions(
+        (config, ros2): (BusConfig, Ros2Config),
+        endpoint: String,
+        queue: usize,
+        bytes: usize,
+    ) -> Self {
         let mut bus = Bus::open(&config, DEVICE).unwrap();
         let (asks, questions_in) = AskSender::channel(queue, Wake::default());
         let (events_out, events) = mpsc::channel(64);
@@ -75,15 +101,26 @@ impl Daemon {
         let (engine, stop) = (Arc::new(Engine::default()), Arc::new(AtomicBool::new(false)));
         let answering = engine.clone();
         let stopping = stop.clone();
+        let describing = engine.clone();
         let threads = vec![
             std::thread::spawn(move || answering.answer(questions_in)),
             std::thread::spawn({
                 let events_out = events_out.clone();
                 move || make_changes(changes, &events_out)
             }),
-            std::thread::spawn(move || describe(&events_out, &stopping)),
+            std::thread::spawn(move || describe(&events_out, &stopping, &describing.captions, bytes)),
         ];
-        Self { endpoint, changes: states, bus, engine, stop, threads }
+        Self { endpoint, changes: states, bus: Some(bus), engine, stop, threads }
+    }
+
+    /// Captions that the bus has taken.
+    pub(super) fn captions(&self) -> usize {
+        self.engine.captions.load(Ordering::Acquire)
+    }
+
+    /// Waits until there are so many of them.
+    pub(super) fn wait_for_captions(&self, number: usize) {
+        wait("caption", || self.captions() >= number);
     }
 
     /// Waits until the engine has had `number` questions.
@@ -100,13 +137,19 @@ impl Daemon {
     }
 
     /// Stops the bus and sees that nothing of it is left.
-    pub(super) fn stop(self) {
+    pub(super) fn stop(mut self) {
         // The bus waits for the last results.
         self.stop.store(true, Ordering::Release);
-        self.bus.stop();
-        for thread in self.threads {
+        self.bus.take().unwrap().stop();
+        for thread in self.threads.drain(..) {
             thread.join().unwrap();
         }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
     }
 }
 
@@ -179,6 +222,7 @@ fn wait(what: &str, mut come: impl FnMut() -> bool) {
 #[derive(Default)]
 struct Engine {
     questions: AtomicUsize,
+    captions: AtomicUsize,
     silent: Mutex<Vec<Reply>>,
 }
 
@@ -263,9 +307,10 @@ fn tell_alerts(rules: &[Rule], changed: &[Rule], events: &mpsc::Sender<Event>) {
     }
 }
 
-/// Describes the same frame over and over, in pieces.
-fn describe(events: &mpsc::Sender<Event>, stop: &AtomicBool) {
+/// Describes the same frame over and over, in pieces, with captions of at least `bytes` bytes.
+fn describe(events: &mpsc::Sender<Event>, stop: &AtomicBool, captions: &AtomicUsize, bytes: usize) {
     let words = ["A red", " box", " moves."];
+    let more = ".".repeat(bytes);
     while !stop.load(Ordering::Acquire) {
         let captured = Instant::now();
         for (index, text) in (0..).zip(words) {
@@ -275,11 +320,13 @@ fn describe(events: &mpsc::Sender<Event>, stop: &AtomicBool) {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let mut caption = Caption { text: words.concat(), frame: stamp(), ..Caption::default() };
+        let text = format!("{}{more}", words.concat());
+        let mut caption = Caption { text, frame: stamp(), ..Caption::default() };
         caption.model_id = "made-up".into();
         caption.prompt_id = "scene".into();
         if events.blocking_send(Event::Caption(Box::new(caption), captured)).is_err() {
             return;
         }
+        captions.fetch_add(1, Ordering::Release);
     }
 }

@@ -1,6 +1,6 @@
 //! Opening the bus: what is refused and why, and zenoh's own files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use messages::Question;
 use mobilevlmd::bus::client::{Client, ClientError, Connect};
@@ -11,16 +11,20 @@ use super::fake::{CAMERA, DEVICE, Daemon, free_endpoint};
 use super::try_client;
 
 /// A folder for one test, removed at its end.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("mobilevlm-bus-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, text).unwrap();
         path

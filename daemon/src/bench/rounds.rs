@@ -255,7 +255,8 @@ fn steady(times: &[Duration], probes: &[f64]) -> (Vec<Duration>, usize, f64) {
     let mut sorted = probes.to_vec();
     sorted.sort_by(f64::total_cmp);
     let half = sorted.len() / 2;
-    let rate = if sorted.len() % 2 == 0 { (sorted[half - 1] + sorted[half]) / 2.0 } else { sorted[half] };
+    let rate =
+        if sorted.len().is_multiple_of(2) { (sorted[half - 1] + sorted[half]) / 2.0 } else { sorted[half] };
     let off = |probe: &f64| (probe / rate - 1.0).abs() > TOLERANCE;
     let beside = times.iter().zip(probes.windows(2));
     let kept: Vec<Duration> =

@@ -14,6 +14,7 @@ use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
 use super::BusInputs;
+use super::counts::{Counts, Refusals};
 use super::present::Present;
 use super::query::{matching, unknown_camera};
 use crate::engine::{Ask, AskSender};
@@ -37,6 +38,8 @@ pub(super) struct Desk {
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) present: Present,
+    pub(super) counts: Arc<Counts>,
+    pub(super) refusals: Refusals,
     pub(super) runtime: Handle,
 }
 
@@ -57,12 +60,13 @@ impl Desk {
     /// Runs on a thread of zenoh: it hands over and returns.
     fn receive(self: &Arc<Self>, query: Query) {
         let arrived = Instant::now();
+        self.counts.asked();
         let caller = Caller::new(query);
+        let desk = self.clone();
         let place = match self.place() {
             Ok(place) => place,
-            Err(error) => return caller.refuse(&error),
+            Err(error) => return self.refusals.send(move || desk.refuse(&caller, &error)),
         };
-        let desk = self.clone();
         self.runtime.spawn(async move {
             let outcome = match desk.hand_over(&caller, arrived) {
                 Ok((key, mut open)) => {
@@ -72,8 +76,11 @@ impl Desk {
                 Err(error) => Err(error),
             };
             block_in_place(|| match outcome {
-                Ok((key, answer)) => caller.finish(&key, answer),
-                Err(error) => caller.refuse(&error),
+                Ok((key, answer)) => {
+                    desk.note(Ok(&answer));
+                    caller.finish(&key, answer);
+                }
+                Err(error) => desk.refuse(&caller, &error),
             });
             drop(place);
         });
@@ -85,6 +92,20 @@ impl Desk {
             return Err(stopping());
         }
         self.in_flight.clone().try_acquire_owned().map_err(|_| self.asks.refuse())
+    }
+
+    /// Counts the end of a question.
+    pub(super) fn note(&self, outcome: Result<&Answer, &AskError>) {
+        match outcome {
+            Ok(_) => self.counts.answered(),
+            Err(error) => self.counts.failed(error),
+        }
+    }
+
+    /// The end of a question that has no answer.
+    fn refuse(&self, caller: &Caller, error: &AskError) {
+        self.note(Err(error));
+        caller.refuse(error);
     }
 
     /// Reads and checks the question, finds the camera and gives both to the engine. With the open question

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use messages::keys::{Key, Name, Topic};
@@ -10,9 +11,9 @@ use messages::{
     Question, Status, decode, encode,
 };
 use zenoh::query::{ConsolidationMode, Reply, ReplyError};
-use zenoh::sample::{Sample, SourceInfo};
+use zenoh::sample::{Sample, SampleKind, SourceInfo};
 use zenoh::{Session, Wait};
-use zenoh_ext::{AdvancedSubscriberBuilderExt, HistoryConfig, RecoveryConfig};
+use zenoh_ext::{AdvancedSubscriberBuilderExt, HistoryConfig, Miss, RecoveryConfig};
 
 use super::{BusError, session};
 
@@ -69,6 +70,12 @@ pub enum ClientError {
     /// A name that cannot be.
     #[error("{0}")]
     Name(#[from] messages::keys::NameError),
+    /// The user may look, but not ask.
+    #[error("questions to \"{device}\" are not let through from here: take the configuration of an operator")]
+    NotAllowed {
+        /// The device asked.
+        device: String,
+    },
     /// The daemon refused.
     #[error("{}: {error}", error.kind())]
     Refused {
@@ -104,6 +111,12 @@ pub enum Seen {
     Piece(CaptionPiece),
     /// An alert that began or ended.
     Alert(Alert),
+    /// So many captions or alerts were lost on the way.
+    Missed(u32),
+    /// The daemon is gone; it is waited for.
+    Gone,
+    /// The daemon is there again.
+    Back,
 }
 
 /// A connection to one device.
@@ -119,7 +132,10 @@ impl Client {
     pub fn connect(connect: &Connect) -> Result<Self, ClientError> {
         let wanted = connect.device.as_deref().map(Name::new).transpose()?;
         let (config, at) = match &connect.zenoh_config {
-            Some(file) => (session::from_file(file)?, format!("the endpoints of {}", file.display())),
+            Some(file) => {
+                let hint = "or it refuses the user, password or certificate there, as its journal would say";
+                (session::from_file(file)?, format!("the endpoints of {} ({hint})", file.display()))
+            }
             None => (session::of_client(&connect.connect)?, connect.connect.clone()),
         };
         let session = zenoh::open(config).wait().map_err(|error| {
@@ -160,9 +176,10 @@ impl Client {
             0 => Duration::from_secs(600),
             ms => Duration::from_millis(ms.into()) + GRACE,
         };
+        let key = self.key(Topic::Ask(Name::new(camera)?));
         let replies = self
             .session
-            .get(self.key(Topic::Ask(Name::new(camera)?)))
+            .get(key)
             .payload(encode(question, Format::Postcard))
             .encoding(Question::encoding(Format::Postcard))
             .consolidation(ConsolidationMode::None)
@@ -170,14 +187,22 @@ impl Client {
             .source_info(SourceInfo::new(self.session.id(), 0))
             .timeout(wait)
             .wait()?;
+        let mut has_begun = false;
         while let Ok(reply) = replies.recv() {
             match read(accepted(reply, wait)?)? {
-                AnswerPiece::Text { text, .. } => piece(&text),
+                AnswerPiece::Text { text, .. } => {
+                    has_begun = true;
+                    piece(&text);
+                }
                 AnswerPiece::Final(answer) => return Ok(answer),
                 AnswerPiece::Error(error) => return Err(ClientError::Refused { error }),
             }
         }
-        Err(ClientError::Gone)
+        // What is not let through has no reply at all.
+        match has_begun || self.status().is_err() {
+            true => Err(ClientError::Gone),
+            false => Err(ClientError::NotAllowed { device: self.device.to_string() }),
+        }
     }
 
     /// The daemon as it is now.
@@ -199,9 +224,9 @@ impl Client {
     }
 
     /// Gives `seen` every caption and alert, of one camera or of all, until it has enough. Pieces are
-    /// for whoever shows them as they come.
+    /// for whoever shows them as they come. A daemon that goes is waited for.
     ///
-    /// Errors: the daemon has no such camera, or the connection ends.
+    /// Errors: the daemon has no such camera, or is another version when it comes back.
     pub fn watch(
         &self,
         camera: Option<&str>,
@@ -212,35 +237,56 @@ impl Client {
         // An unknown camera would stay silent for ever.
         self.one(self.key(Topic::State(name.clone())))?;
         let (sender, receiver) = std::sync::mpsc::sync_channel(BACKLOG);
-        let (other, third) = (sender.clone(), sender.clone());
+        let (other, third, presence) = (sender.clone(), sender.clone(), sender.clone());
+        let (missed_alerts, missed_captions) = (sender.clone(), sender.clone());
         // What was said last comes first.
         let kept = |topic| {
             let subscriber = self.session.declare_subscriber(self.key(topic));
             let history = HistoryConfig::default().max_samples(1).detect_late_publishers();
             subscriber.history(history).recovery(RecoveryConfig::default().heartbeat())
         };
-        let _alerts = kept(Topic::Alert(Name::any()))
+        let alerts = kept(Topic::Alert(Name::any()))
             .callback(move |sample| drop(third.send(read(sample).map(Seen::Alert))))
             .wait()?;
-        let _captions = kept(Topic::Caption(name.clone()))
+        let captions = kept(Topic::Caption(name.clone()))
             .callback(move |sample| drop(sender.send(read(sample).map(Seen::Caption))))
             .wait()?;
+        // With so many lost that this finds no room, the number is of no use either.
+        let miss =
+            |sender: SyncSender<_>| move |miss: Miss| drop(sender.try_send(Ok(Seen::Missed(miss.nb()))));
+        alerts.sample_miss_listener().callback(miss(missed_alerts)).background().wait()?;
+        captions.sample_miss_listener().callback(miss(missed_captions)).background().wait()?;
+        let tell = move |token: Sample| {
+            let seen = if token.kind() == SampleKind::Put { Seen::Back } else { Seen::Gone };
+            drop(presence.send(Ok(seen)));
+        };
+        let alive = self.session.liveliness().declare_subscriber(self.key(Topic::Alive));
+        let _alive = alive.callback(tell).wait()?;
         let _pieces = if pieces {
             let pieces = self.session.declare_subscriber(self.key(Topic::CaptionPartial(name)));
             Some(pieces.callback(move |sample| drop(other.try_send(read(sample).map(Seen::Piece)))).wait()?)
         } else {
             None
         };
+        let mut is_there = true;
         loop {
-            match receiver.recv_timeout(PROMPT) {
-                Ok(Ok(Seen::Alert(alert))) if camera.is_some_and(|camera| camera != alert.camera()) => {}
-                Ok(result) => {
-                    if seen(result?).is_break() {
-                        return Ok(());
-                    }
+            let next = match receiver.recv_timeout(PROMPT) {
+                Ok(next) => next?,
+                // A quiet camera is fine; whether the daemon is there is asked if nothing told.
+                Err(_) if self.status().is_ok() => Seen::Back,
+                Err(_) => Seen::Gone,
+            };
+            let now_there = !matches!(next, Seen::Gone);
+            let (was_there, is_presence) = (is_there, matches!(next, Seen::Back | Seen::Gone));
+            is_there = now_there;
+            let is_other =
+                camera.is_some_and(|camera| matches!(&next, Seen::Alert(alert) if camera != alert.camera()));
+            let news = (was_there != now_there).then_some(if now_there { Seen::Back } else { Seen::Gone });
+            let next = (!is_presence && !is_other).then_some(next);
+            for one in news.into_iter().chain(next) {
+                if seen(one).is_break() {
+                    return Ok(());
                 }
-                // A quiet camera is fine, a daemon that is gone is not.
-                Err(_) => drop(self.status()?),
             }
         }
     }

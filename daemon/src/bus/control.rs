@@ -12,12 +12,13 @@ use messages::{
     decode, encode,
 };
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::task::block_in_place;
 use zenoh::bytes::ZBytes;
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
+use super::counts::{Counts, Places, Refusals};
 use super::publish::{Care, Publishers};
 use super::query::{log, refuse};
 use crate::changes::{Changes, Kept};
@@ -25,9 +26,6 @@ use crate::engine::{Change, ControlSender, Reload, Reloaded};
 
 /// Changes on their way at once; more are refused.
 const AT_ONCE: usize = 8;
-
-/// What a refused caller is told.
-const RETRY_AFTER_MS: u32 = 500;
 
 /// The engine takes a change in after the unit of work it is at, so this is far more than it needs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -86,10 +84,17 @@ const CONTROLS: [&str; 3] = [RuleChange::KEY, CaptionChange::KEY, SessionChange:
 pub(super) struct Panel {
     device: Name,
     control: ControlSender,
-    at_once: Arc<Semaphore>,
+    places: Arc<Places>,
     /// Held while a change is made, so that all see the changes in one order.
     ledger: Mutex<Ledger>,
-    runtime: Handle,
+    office: Office,
+}
+
+/// What everybody needs who answers.
+pub(super) struct Office {
+    pub(super) counts: Arc<Counts>,
+    pub(super) refusals: Refusals,
+    pub(super) runtime: Handle,
 }
 
 /// Where changes are written down.
@@ -107,10 +112,10 @@ impl Panel {
         control: ControlSender,
         kept: Kept,
         publishers: Publishers,
-        runtime: Handle,
+        office: Office,
     ) -> Arc<Self> {
         let ledger = Mutex::new(Ledger { kept, publishers });
-        Arc::new(Self { device, control, at_once: Arc::new(Semaphore::new(AT_ONCE)), ledger, runtime })
+        Arc::new(Self { device, control, places: Places::new(AT_ONCE), ledger, office })
     }
 
     /// Listens on every name, so that an unknown one is answered too.
@@ -121,12 +126,19 @@ impl Panel {
 
     /// Runs on a thread of zenoh: it hands over and returns.
     fn receive(self: &Arc<Self>, query: Query) {
-        let Ok(place) = self.at_once.clone().try_acquire_owned() else {
-            return refuse(&query, &AskError::Overloaded { retry_after_ms: RETRY_AFTER_MS });
-        };
         let panel = self.clone();
-        self.runtime.spawn(async move {
+        let place = match self.places.take() {
+            Ok(place) => place,
+            Err(error) => {
+                return self.office.refusals.send(move || {
+                    panel.office.counts.request(false);
+                    refuse(&query, &error);
+                });
+            }
+        };
+        self.office.runtime.spawn(async move {
             let outcome = panel.answer(&query).await;
+            panel.office.counts.request(outcome.is_ok());
             block_in_place(|| match outcome {
                 Ok((key, bytes, encoding)) => {
                     log(query.reply(key.to_string(), bytes).encoding(encoding).wait())

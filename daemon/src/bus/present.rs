@@ -37,6 +37,24 @@ impl Present {
         Ok(Self(receiver))
     }
 
+    /// Everybody who is connected.
+    pub(super) fn ids(&self) -> HashSet<ZenohId> {
+        self.0.borrow().clone()
+    }
+
+    /// How many are connected.
+    pub(super) fn number(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Waits until somebody is connected who is not among `known`.
+    pub(super) async fn other_than(mut self, known: &HashSet<ZenohId>) {
+        if self.0.wait_for(|present| present.iter().any(|id| !known.contains(id))).await.is_err() {
+            // The session is closing, and nobody comes any more.
+            std::future::pending().await
+        }
+    }
+
     /// Waits until whoever sent the query has left: the neighbour named in the query's source, or
     /// else every neighbour. Callers behind a router are known only as far as the router.
     pub(super) async fn left(mut self, query: &Query) {

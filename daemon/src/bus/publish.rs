@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use messages::keys::{Key, Name, Topic};
-use messages::{CameraPhase, CameraState, CaptionPiece, Format, Message, encode};
+use messages::{CameraPhase, CameraState, CaptionPiece, Format, Message, Status, encode};
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 use tokio::time::MissedTickBehavior;
@@ -14,8 +14,8 @@ use zenoh::qos::{CongestionControl, Priority, Reliability};
 use zenoh::{Session, Wait};
 use zenoh_ext::{AdvancedPublisher, AdvancedPublisherBuilderExt, CacheConfig, MissDetectionConfig};
 
-use super::BusInputs;
-use super::ros;
+use super::counts::Counts;
+use super::{BusInputs, ros, strangers};
 use crate::engine::Event;
 use crate::wall_clock;
 
@@ -230,12 +230,14 @@ fn removed(camera: String) -> CameraState {
     }
 }
 
-/// Publishes the status once a second.
-pub(super) async fn status(mut publishers: Publishers, inputs: Arc<dyn BusInputs>) {
+/// Publishes the status once a second, and tells who was turned away.
+pub(super) async fn status(mut publishers: Publishers, inputs: Arc<dyn BusInputs>, counts: Arc<Counts>) {
     let mut tick = ticks(STATUS);
     loop {
         tick.tick().await;
-        publishers.put(Topic::Status, Care::Passing, &inputs.status());
+        strangers::tell();
+        let status = Status { bus: counts.figures(), ..inputs.status() };
+        publishers.put(Topic::Status, Care::Passing, &status);
     }
 }
 

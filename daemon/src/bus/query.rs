@@ -5,13 +5,13 @@ use std::sync::Arc;
 use messages::keys::{Key, Name, Topic};
 use messages::{AskError, CameraState, Format, Message, Status, encode};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
 use zenoh::bytes::Encoding;
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
 use super::BusInputs;
+use super::counts::{Counts, Places, Refusals};
 use super::frames::stamp;
 
 /// Requests answered at once; more are refused.
@@ -20,14 +20,13 @@ pub(super) const AT_ONCE: usize = 8;
 /// Quality of pictures that are not JPEG already, 1 to 100.
 const QUALITY: u8 = 90;
 
-/// What a refused caller is told.
-const RETRY_AFTER_MS: u32 = 200;
-
 /// Shows the daemon to whoever looks.
 pub(super) struct Window {
     pub(super) device: Name,
     pub(super) inputs: Arc<dyn BusInputs>,
-    pub(super) at_once: Arc<Semaphore>,
+    pub(super) places: Arc<Places>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) refusals: Refusals,
     pub(super) runtime: Handle,
 }
 
@@ -56,20 +55,29 @@ impl Window {
 
     /// Runs on a thread of zenoh: it hands over and returns.
     fn receive(self: &Arc<Self>, query: Query, show: Show) {
-        let Ok(place) = self.at_once.clone().try_acquire_owned() else {
-            return refuse(&query, &AskError::Overloaded { retry_after_ms: RETRY_AFTER_MS });
-        };
         let window = self.clone();
+        let place = match self.places.take() {
+            Ok(place) => place,
+            Err(error) => return self.refusals.send(move || window.refuse(&query, &error)),
+        };
         self.runtime.spawn(async move {
-            block_in_place(|| show(&window, &query).unwrap_or_else(|error| refuse(&query, &error)));
+            block_in_place(|| match show(&window, &query) {
+                Ok(()) => window.counts.request(true),
+                Err(error) => window.refuse(&query, &error),
+            });
             drop(place);
         });
+    }
+
+    fn refuse(&self, query: &Query, error: &AskError) {
+        self.counts.request(false);
+        refuse(query, error);
     }
 
     fn status(&self, query: &Query) -> Result<(), AskError> {
         let key = Key::new(self.device.clone(), Topic::Status);
         let key = if asks_twin(query) { key.json() } else { key };
-        reply::<Status>(query, &key, &self.inputs.status());
+        reply(query, &key, &Status { bus: self.counts.figures(), ..self.inputs.status() });
         Ok(())
     }
 
@@ -161,7 +169,7 @@ fn asks_twin(query: &Query) -> bool {
 }
 
 /// Replies in the format of the key, or in JSON if the query is in JSON.
-fn reply<M: Message>(query: &Query, key: &Key, message: &M) {
+pub(super) fn reply<M: Message>(query: &Query, key: &Key, message: &M) {
     let wants_json =
         query.encoding().is_some_and(|encoding| encoding.to_string().starts_with("application/json"));
     let format = if key.json || wants_json { Format::Json } else { Format::Postcard };

@@ -6,11 +6,16 @@ use serde_json::{Value, json};
 use zenoh::{Config, Session};
 
 use super::BusError;
+use super::exposure::{Exposed, exposed};
 use crate::config::BusConfig;
 
 /// Longest message that is put together from the network, in bytes. Raw frames and pictures fit;
 /// zenoh's default is 1 GiB.
 const MESSAGE_BYTES: usize = 64 << 20;
+
+/// Microseconds that a message waits for a neighbour who does not read, before he is disconnected. All who
+/// listen wait with it. zenoh's default is five times that.
+const UNREAD_MICROS: u64 = 1_000_000;
 
 /// Opens the session that `config` describes.
 pub(super) async fn open(config: &BusConfig) -> Result<Session, BusError> {
@@ -21,9 +26,15 @@ pub(super) async fn open(config: &BusConfig) -> Result<Session, BusError> {
 /// zenoh's configuration: its own file, or the keys of `[bus]`.
 pub(super) fn configuration(config: &BusConfig) -> Result<Config, BusError> {
     if config.zenoh_config.as_os_str().is_empty() {
-        from_keys(config)
-    } else {
-        from_file(&config.zenoh_config)
+        return from_keys(config);
+    }
+    let path = &config.zenoh_config;
+    let zenoh = from_file(path)?;
+    match exposed(&zenoh) {
+        Some(Exposed { endpoint, lacks }) if !config.allow_remote => {
+            Err(BusError::Exposed { path: path.clone(), endpoint, lacks })
+        }
+        _ => Ok(zenoh),
     }
 }
 
@@ -43,6 +54,11 @@ fn from_keys(config: &BusConfig) -> Result<Config, BusError> {
     set(&mut zenoh, "connect/endpoints", json!(config.connect))?;
     set(&mut zenoh, "scouting/multicast/enabled", json!(false))?;
     set(&mut zenoh, "transport/link/rx/max_message_size", json!(MESSAGE_BYTES))?;
+    set(
+        &mut zenoh,
+        "transport/link/tx/queue/congestion_control/block/wait_before_close",
+        json!(UNREAD_MICROS),
+    )?;
     Ok(zenoh)
 }
 

@@ -1,11 +1,12 @@
 //! `mobilevlmd ask`: asks a camera a question.
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
-use messages::{Constraint, Format, FrameChoice, Question, Sampling, Session, encode};
+use messages::{Answer, Constraint, Format, FrameChoice, Question, Sampling, Session, encode};
 
 use super::Failure;
+use super::terminal::{FAINT, Look, time_of_day};
 use crate::bus::client::{Client, ClientError, Connect};
 
 /// Asks a camera a question
@@ -121,7 +122,9 @@ impl Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let question = args.question()?;
     let client = Client::connect(&args.connect)?;
-    let mut out = std::io::stdout().lock();
+    let stdout = io::stdout();
+    let look = if stdout.is_terminal() { Look::of_terminal() } else { Look::plain() };
+    let mut out = stdout.lock();
     let mut shown = String::new();
     let outcome = client.ask(&args.camera, &question, |text| {
         shown.push_str(text);
@@ -130,25 +133,43 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         }
     });
-    match outcome {
-        Ok(answer) if args.json => print(&mut out, &encode(&answer, Format::Json)),
-        Ok(answer) => print(&mut out, answer.text.strip_prefix(&shown).unwrap_or("").as_bytes()),
-        Err(error) => {
-            if args.json
-                && let ClientError::Refused { error: refusal } = &error
-            {
-                print(&mut out, &encode(refusal, Format::Json))?;
-            } else if !shown.is_empty() {
-                print(&mut out, b"")?;
-            }
-            Err(error.into())
+    let printed = match &outcome {
+        Ok(answer) if args.json => line(&mut out, &encode(answer, Format::Json)),
+        Ok(answer) => {
+            let rest = answer.text.strip_prefix(&shown).unwrap_or("");
+            let note = look.columns.map(|_| format!("\n{}", look.paint(FAINT, &note(answer))));
+            line(&mut out, format!("{rest}{}", note.unwrap_or_default()).as_bytes())
         }
+        Err(ClientError::Refused { error }) if args.json => line(&mut out, &encode(error, Format::Json)),
+        Err(_) if !args.json && !shown.is_empty() => line(&mut out, b""),
+        Err(_) => Ok(()),
+    };
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        // Whoever closed the pipe has read enough.
+        _ => outcome.map(drop).map_err(Failure::from),
     }
 }
 
 /// Writes and ends a line.
-fn print(out: &mut impl Write, line: &[u8]) -> Result<(), Failure> {
+fn line(out: &mut impl Write, line: &[u8]) -> io::Result<()> {
     out.write_all(line)?;
     out.write_all(b"\n")?;
-    Ok(out.flush()?)
+    out.flush()
+}
+
+/// What a person wants to know of an answer besides its words.
+fn note(answer: &Answer) -> String {
+    let Answer { frame, age_ms, tokens, timings, truncated, .. } = answer;
+    let work = timings.preprocess_ms + timings.encode_ms + timings.prefill_ms + timings.decode_ms;
+    let cut = if *truncated { ", cut short" } else { "" };
+    format!(
+        "({} {}, frame {}, {:.1} s old; {} tokens in {:.2} s{cut})",
+        time_of_day(frame.captured_at),
+        frame.camera,
+        frame.sequence,
+        age_ms / 1000.0,
+        tokens.generated,
+        work / 1000.0
+    )
 }

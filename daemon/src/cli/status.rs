@@ -3,8 +3,8 @@
 use std::fmt::{self, Write};
 
 use messages::{
-    CameraPhase, CameraStatus, DraftStatus, EngineStatus, Format, Latency, RulePhase, RuleStatus, Status,
-    encode,
+    BusStatus, CameraPhase, CameraStatus, DraftStatus, EngineStatus, Format, Latency, RulePhase, RuleStatus,
+    Status, encode,
 };
 
 use super::Failure;
@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     } else {
         let mut text = String::new();
         write_status(&mut text, &status)?;
-        print!("{text}");
+        say!("{}", text.trim_end());
     }
     Ok(())
 }
@@ -64,6 +64,7 @@ fn write_status(out: &mut impl Write, status: &Status) -> fmt::Result {
     write!(out, "         {} images, {} questions answered", engine.images, engine.questions_answered)?;
     write!(out, ", {} failed, {} refused", engine.questions_failed, engine.questions_refused)?;
     writeln!(out, ", {} waiting", engine.questions_waiting)?;
+    write_bus(out, &status.bus)?;
     write_drafts(out, engine)?;
     write_stages(out, engine)?;
     let prompt = cache.positions_reused + cache.positions_computed;
@@ -78,6 +79,27 @@ fn write_status(out: &mut impl Write, status: &Status) -> fmt::Result {
     )?;
     status.cameras.iter().try_for_each(|camera| write_camera(out, camera))?;
     status.rules.iter().try_for_each(|rule| write_rule(out, rule))
+}
+
+/// Questions and requests with their ends, and the neighbours.
+fn write_bus(out: &mut impl Write, bus: &BusStatus) -> fmt::Result {
+    let BusStatus { questions, answered, failed, open, requests, requests_failed, .. } = bus;
+    write!(
+        out,
+        "bus      {} neighbours; {questions} questions: {answered} answered, {open} open",
+        bus.neighbours
+    )?;
+    for (kind, number) in failed.kinds().iter().filter(|(_, number)| *number > 0) {
+        write!(out, ", {number} {kind}")?;
+    }
+    write!(out, "; {requests} other requests, {requests_failed} failed")?;
+    if bus.strangers > 0 {
+        write!(out, "; {} strangers turned away", bus.strangers)?;
+    }
+    if bus.too_slow > 0 {
+        write!(out, "; {} neighbours disconnected that did not read", bus.too_slow)?;
+    }
+    writeln!(out)
 }
 
 fn write_rule(out: &mut impl Write, rule: &RuleStatus) -> fmt::Result {
@@ -172,6 +194,8 @@ fn duration(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use messages::ErrorCounts;
+
     use super::*;
 
     #[test]
@@ -189,6 +213,18 @@ mod tests {
         let lines: Vec<_> = text.lines().filter(|line| line.contains("median")).collect();
         let line = "         encode                   450.0 ms median, 500.0 p99, 612.5 worst of 7";
         assert_eq!(lines, [line]);
+    }
+
+    #[test]
+    fn how_questions_ended_is_told() {
+        let failed = ErrorCounts { overloaded: 3, cancelled: 1, ..ErrorCounts::default() };
+        let bus =
+            BusStatus { questions: 9, answered: 4, failed, open: 1, too_slow: 2, ..BusStatus::default() };
+        let mut text = String::new();
+        write_bus(&mut text, &bus).unwrap();
+        let expected = "bus      0 neighbours; 9 questions: 4 answered, 1 open, 3 overloaded, 1 cancelled; \
+                        0 other requests, 0 failed; 2 neighbours disconnected that did not read\n";
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The rules that a configuration must keep.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use kernels::cpu::{IsaLevel, Processors};
@@ -10,6 +9,7 @@ use messages::keys::Name;
 use messages::{Rule, RuleError};
 use zenoh::config::EndPoint;
 
+use crate::bus::{host_and_port, is_loopback};
 use crate::camera::Source;
 use crate::model::files::ModelSource;
 use crate::ros::layout::Release;
@@ -130,7 +130,6 @@ fn check_bus(bus: &BusConfig) -> Check {
             ("bus.mode", bus.mode == own.mode),
             ("bus.listen", bus.listen == own.listen),
             ("bus.connect", bus.connect == own.connect),
-            ("bus.allow_remote", bus.allow_remote == own.allow_remote),
         ] {
             if !same {
                 return refuse(key, "conflicts with bus.zenoh_config, which says it too: remove one of them");
@@ -172,24 +171,6 @@ fn check_endpoint(key: &str, text: &str) -> Result<EndPoint, (String, String)> {
         return Err(bad("it has no port".into()));
     }
     Ok(endpoint)
-}
-
-/// Whether an endpoint is reached from this machine only.
-fn is_loopback(endpoint: &EndPoint) -> bool {
-    if endpoint.protocol().as_str() == "unixsock-stream" {
-        return true;
-    }
-    let address = endpoint.address();
-    let Some((host, _)) = host_and_port(address.as_str()) else { return false };
-    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(address) => address.is_loopback(),
-        Err(_) => host == "localhost",
-    }
-}
-
-fn host_and_port(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = address.rsplit_once(':')?;
-    Some((host, port.parse().ok()?))
 }
 
 fn check_ros2(ros2: &Ros2Config) -> Check {

@@ -101,6 +101,11 @@ pub fn log_of_environment() -> Result<String, ConfigError> {
     Ok(log)
 }
 
+/// Whether colours are unwelcome on this terminal: `NO_COLOR`.
+pub fn wants_plain_text() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// The environment variable that sets a key.
 pub fn environment_name(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())

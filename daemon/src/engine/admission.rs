@@ -1,7 +1,7 @@
 //! When a caller who is refused may come back: measured, not guessed.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use messages::AskError;
 
@@ -13,42 +13,55 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// How fast questions are worked off, and who was refused. Shared by all who refuse.
-#[derive(Debug, Default)]
-pub(super) struct Admission {
+#[derive(Debug)]
+pub(crate) struct Admission {
+    start: Instant,
     /// Microseconds from the end of one question to the end of the next; 0 before the first.
     interval_us: AtomicU64,
-    /// Callers refused since a question ended last.
-    in_line: AtomicU32,
+    /// The place that was promised last, in microseconds after `start`.
+    promised_us: AtomicU64,
     refused: AtomicU64,
 }
 
+impl Default for Admission {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { start: Instant::now(), interval_us: zero(), promised_us: zero(), refused: zero() }
+    }
+}
+
 impl Admission {
-    /// Refuses a caller: places come free one by one, and callers refused before come first.
-    pub(super) fn refuse(&self) -> AskError {
-        let before = self.in_line.fetch_add(1, Ordering::Relaxed);
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        self.overloaded(before)
+    /// Refuses a caller: places come free one by one, and each is promised once.
+    pub(crate) fn refuse(&self) -> AskError {
+        self.refuse_at(self.start.elapsed())
     }
 
-    /// What one is told who has `before` callers before him.
-    pub(super) fn overloaded(&self, before: u32) -> AskError {
-        let wait = self.interval().saturating_mul(before.saturating_add(1)).clamp(SHORTEST, LONGEST);
-        AskError::Overloaded { retry_after_ms: wait.as_millis() as u32 }
+    fn refuse_at(&self, now: Duration) -> AskError {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let (now, interval) = (micros(now), micros(self.interval()));
+        let next = |promised: u64| (promised.max(now) + interval).min(now + micros(LONGEST));
+        let promise = |promised| Some(next(promised));
+        let (Ok(promised) | Err(promised)) =
+            self.promised_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, promise);
+        overloaded(Duration::from_micros(next(promised) - now))
+    }
+
+    /// What one is told who had a place but no room: the next end of a question makes some.
+    pub(crate) fn overloaded(&self) -> AskError {
+        overloaded(self.interval())
     }
 
     /// A question ended `time` after the one before it, or after its own arrival if that was later.
-    pub(super) fn ended(&self, time: Duration) {
+    pub(crate) fn ended(&self, time: Duration) {
         let old = self.interval_us.load(Ordering::Relaxed);
-        let new = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+        let new = micros(time).max(1);
         // The mean of about the last eight.
         let mean = if old == 0 { new } else { old - old / 8 + new / 8 };
         self.interval_us.store(mean, Ordering::Relaxed);
-        // One place came free for whoever was first in line.
-        let _ = self.in_line.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |line| line.checked_sub(1));
     }
 
     /// Callers refused since start.
-    pub(super) fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
@@ -58,6 +71,16 @@ impl Admission {
             micros => Duration::from_micros(micros),
         }
     }
+}
+
+fn overloaded(wait: Duration) -> AskError {
+    let wait = wait.clamp(SHORTEST, LONGEST);
+    AskError::Overloaded { retry_after_ms: wait.as_millis() as u32 }
+}
+
+/// Far more than anything takes at most, so that sums of a few fit.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).min(u64::MAX / 4)
 }
 
 #[cfg(test)]
@@ -74,7 +97,7 @@ mod tests {
     #[test]
     fn callers_are_told_what_questions_really_take() {
         let admission = Admission::default();
-        assert_eq!(told(admission.overloaded(0)), 1000);
+        assert_eq!(told(admission.overloaded()), 1000);
         for _ in 0..100 {
             admission.ended(Duration::from_millis(250));
         }
@@ -83,18 +106,22 @@ mod tests {
         for _ in 0..100 {
             admission.ended(Duration::from_millis(40));
         }
-        let faster = told(admission.overloaded(0));
+        let faster = told(admission.overloaded());
         assert!((39..=41).contains(&faster), "{faster}");
     }
 
     #[test]
-    fn callers_stand_in_line() {
+    fn each_place_is_promised_once() {
         let admission = Admission::default();
         admission.ended(Duration::from_millis(100));
-        assert_eq!([(); 3].map(|()| told(admission.refuse())), [100, 200, 300]);
-        admission.ended(Duration::from_millis(100));
-        assert_eq!(told(admission.refuse()), 300);
-        assert_eq!(admission.refused(), 4);
-        assert_eq!(told(admission.overloaded(u32::MAX)), 60_000);
+        let refuse = |seconds: f64| told(admission.refuse_at(Duration::from_secs_f64(seconds)));
+        assert_eq!([(); 3].map(|()| refuse(1.0)), [100, 200, 300]);
+        assert_eq!(refuse(1.1), 300, "a place came free meanwhile");
+        assert_eq!(refuse(9.0), 100, "whoever did not come back is not waited for");
+        assert_eq!(admission.refused(), 5);
+        for _ in 0..1000 {
+            refuse(9.0);
+        }
+        assert_eq!(refuse(9.0), 60_000);
     }
 }

@@ -284,5 +284,6 @@ impl<D: Device> Engine<D> {
     /// Tells that a picture has no description.
     pub(super) fn fail_caption(&mut self, index: usize, error: PassError) {
         tracing::warn!(camera = self.cameras[index].input.name, %error, "frame not described");
+        self.progress.update(|report| report.cameras[index].failed += 1);
     }
 }

@@ -102,6 +102,8 @@ pub struct CameraReport {
     pub too_old: u64,
     /// Frames that could not be decoded.
     pub damaged: u64,
+    /// Frames whose description failed.
+    pub failed: u64,
     /// Frames that showed nothing new.
     pub unchanged: u64,
     /// While new frames show nothing new: the capture time of the first frame that looked like this,

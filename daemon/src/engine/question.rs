@@ -541,7 +541,7 @@ pub(super) fn constraint_error(error: &ConstraintError) -> AskError {
 /// What a caller is told when the cache or the context is full.
 pub(super) fn ask_error(error: PassError, admission: &Admission) -> AskError {
     match error {
-        PassError::OutOfPages(_) => admission.overloaded(0),
+        PassError::OutOfPages(_) => admission.overloaded(),
         PassError::ContextFull { wanted, context } => AskError::TooLong {
             what: "positions of prompt and answer".into(),
             got: wanted as u64,

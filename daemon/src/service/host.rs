@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
-use messages::{CameraPhase, CameraState, CameraStatus, ModelStatus, Status};
+use messages::{BusStatus, CameraPhase, CameraState, CameraStatus, ModelStatus, Status};
 
 use crate::bus::{BusInputs, Feed};
 use crate::camera::{CameraHandle, Frame};
@@ -73,6 +73,7 @@ impl BusInputs for Host {
             CameraStatus {
                 captions: described.captions,
                 too_old: described.too_old,
+                failed: described.failed,
                 unchanged: described.unchanged,
                 damaged: status.damaged + described.damaged,
                 caption_age_ms: described.caption_age_ms,
@@ -91,6 +92,8 @@ impl BusInputs for Host {
             temperature_c: health::temperature_c(),
             cameras: cameras.collect(),
             rules: report.rules,
+            // The bus knows itself.
+            bus: BusStatus::default(),
         }
     }
 

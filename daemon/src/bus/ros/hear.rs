@@ -78,6 +78,7 @@ impl Node {
     /// Runs on a thread of zenoh: it hands over and returns.
     fn receive(self: &Arc<Self>, camera: &str, way: usize, sample: &Sample) {
         let arrived = Instant::now();
+        self.desk.counts.asked();
         let payload = sample.payload();
         // Before the bytes are joined to one piece.
         let question = match payload.len() {
@@ -129,6 +130,7 @@ impl Node {
 
     /// Publishes the one message that ends a question.
     fn end(&self, camera: &str, way: usize, mark: &Mark, outcome: Result<&Answer, &AskError>) {
+        self.desk.note(outcome);
         let words = match outcome {
             Ok(answer) => mark.say(&answer.text),
             Err(error) => {
