@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use messages::{CameraPhase, CameraState, CameraStatus};
-use mobilevlmd::camera::{self, CameraHandle, Wake};
+use mobilevlmd::camera::{self, CameraHandle, Network, Wake};
 use mobilevlmd::config::CameraConfig;
 
 /// How often the watcher looks whether it is to end.
@@ -47,7 +47,8 @@ impl Subject {
         let (seen, wake) = (Arc::new(Mutex::new(Seen::default())), Wake::default());
         let told = seen.clone();
         let on_state = move |state| lock(&told).states.push((Instant::now(), state));
-        let handle = camera::spawn(&config, wake.clone(), on_state).expect("a camera's thread");
+        let handle =
+            camera::spawn(&config, &Network::none(), wake.clone(), on_state).expect("a camera's thread");
         let stop = Arc::new(AtomicBool::new(false));
         let (latest, noted, stopping) = (handle.latest.clone(), seen.clone(), stop.clone());
         let watcher = thread::spawn(move || {
