@@ -4,6 +4,7 @@
 //! It runs through [`MobileVlm`](crate::model::MobileVlm) like the daemon itself, on made-up weights
 //! at real dimensions or on a given model.
 
+pub mod busy;
 pub mod dims;
 pub mod engine;
 pub mod load;
@@ -54,6 +55,9 @@ pub enum BenchError {
     /// A model cannot be loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Nobody to compete with.
+    #[error("cannot start sh to keep the cores busy: {0}")]
+    Others(io::Error),
     /// Memory is short.
     #[error(transparent)]
     Device(#[from] DeviceError),

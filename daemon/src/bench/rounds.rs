@@ -119,7 +119,7 @@ impl<D: Device> Bench<D> {
     }
 
     /// Does the work once; returns how long it took, and whether what came out is finite.
-    fn round(&mut self, work: Work) -> Result<(Duration, bool), BenchError> {
+    pub(super) fn round(&mut self, work: Work) -> Result<(Duration, bool), BenchError> {
         let shared = match work {
             Work::DecodeDeep => Work::DEEP,
             Work::TogetherShared => Work::PREFIX,

@@ -8,6 +8,7 @@ use kernels::{Cpu, CpuOptions, DType};
 use serde::Serialize;
 
 use super::Failure;
+use crate::bench::busy::{self, BusyReport};
 use crate::bench::dims::Dims;
 use crate::bench::engine::{self, EngineReport};
 use crate::bench::load::{self, LoadReport};
@@ -79,6 +80,8 @@ enum What {
     Engine,
     /// How long a model takes to load, packed anew and kept by an earlier start
     Load,
+    /// How much slower stages get while other processes keep all cores busy
+    Busy,
 }
 
 /// Runs the command.
@@ -92,6 +95,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     match args.what {
         Some(What::Engine) => show(args, &measure_engine(args)?),
         Some(What::Load) => show(args, &measure_load(args)?),
+        Some(What::Busy) => show(args, &measure_busy(args)?),
         None => {
             let report = measure(args)?;
             show(args, &report)?;
@@ -124,6 +128,15 @@ fn measure_engine(args: &Args) -> Result<EngineReport, Failure> {
         Some(files) => engine::engine(&files, device(), &options)?,
         None => engine::synthetic_engine(args.dims, device(), &options)?,
     })
+}
+
+fn measure_busy(args: &Args) -> Result<BusyReport, Failure> {
+    let (device, options) = conditions(args)?;
+    let files = match files(args)? {
+        Some(files) => files,
+        None => recipe(args, FileType::Q4_K_M).files()?,
+    };
+    Ok(busy::busy(&files, device(), &options)?)
 }
 
 fn measure_load(args: &Args) -> Result<LoadReport, Failure> {
@@ -196,6 +209,7 @@ mod tests {
             ("bench --write out --type q4_k_m --dims tiny", true),
             ("bench engine --dims tiny --rounds 1 --json", true),
             ("bench load --rounds 2 --folder out", true),
+            ("bench busy --dims tiny", true),
             ("bench --folder out", false),
             ("bench engine --stages decode_q4_0", false),
             ("bench bus", false),
