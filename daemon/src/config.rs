@@ -71,7 +71,7 @@ pub struct ModelConfig {
     pub threads: usize,
     /// Processors that the threads run on, by number; none takes the fast cores.
     pub cpus: Vec<usize>,
-    /// Highest instruction set to use: `auto`, `scalar`, `avx2`, `avxvnni`, `avx512vnni`.
+    /// Highest instruction set to use: `auto`, `scalar`, `avx2`, `avxvnni`, `avx512vnni`, `neon`, `dotprod`, `i8mm`.
     pub isa: String,
     /// Positions of one conversation; more than were trained are interpolated.
     pub context: usize,

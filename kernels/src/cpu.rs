@@ -23,6 +23,8 @@ mod norm;
 mod rope;
 mod rows;
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -31,8 +31,8 @@ pub struct Args {
     /// Check the exact f32 path only, not the default path of `run`.
     #[arg(long, alias = "exact")]
     exact_only: bool,
-    /// Check one instruction set instead of all of this processor's: scalar, avx2, avxvnni, avx512vnni; or
-    /// `reference`, the scalar specification.
+    /// Check one instruction set instead of all of this processor's: scalar, avx2, avxvnni,
+    /// avx512vnni, neon, dotprod, i8mm; or `reference`, the scalar specification.
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
     /// Threads; 0 takes the physical cores.

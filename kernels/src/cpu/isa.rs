@@ -17,12 +17,25 @@ pub enum IsaLevel {
     AvxVnni,
     /// x86-64 with AVX2, FMA, F16C and AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
+    /// Every aarch64.
+    Neon,
+    /// aarch64 with dot products of bytes besides (Cortex-A76, A78, Orin, Raspberry Pi 5).
+    Dotprod,
+    /// aarch64 with matrix products of bytes besides.
+    I8mm,
 }
 
 impl IsaLevel {
     /// Every level, plainest first.
-    pub const ALL: [IsaLevel; 4] =
-        [IsaLevel::Scalar, IsaLevel::Avx2, IsaLevel::AvxVnni, IsaLevel::Avx512Vnni];
+    pub const ALL: [IsaLevel; 7] = [
+        IsaLevel::Scalar,
+        IsaLevel::Avx2,
+        IsaLevel::AvxVnni,
+        IsaLevel::Avx512Vnni,
+        IsaLevel::Neon,
+        IsaLevel::Dotprod,
+        IsaLevel::I8mm,
+    ];
 
     /// The name used in options, logs and messages.
     pub const fn name(self) -> &'static str {
@@ -31,6 +44,9 @@ impl IsaLevel {
             IsaLevel::Avx2 => "avx2",
             IsaLevel::AvxVnni => "avxvnni",
             IsaLevel::Avx512Vnni => "avx512vnni",
+            IsaLevel::Neon => "neon",
+            IsaLevel::Dotprod => "dotprod",
+            IsaLevel::I8mm => "i8mm",
         }
     }
 }
@@ -66,6 +82,15 @@ pub(crate) enum Isa {
     /// See [`IsaLevel::Avx512Vnni`].
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
+    /// See [`IsaLevel::Neon`].
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+    /// See [`IsaLevel::Dotprod`].
+    #[cfg(target_arch = "aarch64")]
+    Dotprod(Dotprod),
+    /// See [`IsaLevel::I8mm`].
+    #[cfg(target_arch = "aarch64")]
+    I8mm(I8mm),
 }
 
 impl Isa {
@@ -79,8 +104,13 @@ impl Isa {
             IsaLevel::AvxVnni => AvxVnni::detect().map(Isa::AvxVnni),
             #[cfg(target_arch = "x86_64")]
             IsaLevel::Avx512Vnni => Avx512Vnni::detect().map(Isa::Avx512Vnni),
-            #[cfg(not(target_arch = "x86_64"))]
-            IsaLevel::Avx2 | IsaLevel::AvxVnni | IsaLevel::Avx512Vnni => None,
+            #[cfg(target_arch = "aarch64")]
+            IsaLevel::Neon => Neon::detect().map(Isa::Neon),
+            #[cfg(target_arch = "aarch64")]
+            IsaLevel::Dotprod => Dotprod::detect().map(Isa::Dotprod),
+            #[cfg(target_arch = "aarch64")]
+            IsaLevel::I8mm => I8mm::detect().map(Isa::I8mm),
+            _ => None,
         }
     }
 
@@ -100,6 +130,12 @@ impl Isa {
             Isa::AvxVnni(_) => IsaLevel::AvxVnni,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => IsaLevel::Avx512Vnni,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => IsaLevel::Neon,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod(_) => IsaLevel::Dotprod,
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm(_) => IsaLevel::I8mm,
         }
     }
 }
@@ -157,6 +193,57 @@ impl Avx512Vnni {
     }
 }
 
+/// Proof of NEON.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Neon(());
+
+#[cfg(target_arch = "aarch64")]
+impl Neon {
+    /// Asks the processor.
+    pub(crate) fn detect() -> Option<Self> {
+        std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
+    }
+}
+
+/// Proof of dot products of bytes, and of all that [`Neon`] stands for.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dotprod(Neon);
+
+#[cfg(target_arch = "aarch64")]
+impl Dotprod {
+    /// Asks the processor.
+    pub(crate) fn detect() -> Option<Self> {
+        let neon = Neon::detect()?;
+        std::arch::is_aarch64_feature_detected!("dotprod").then_some(Self(neon))
+    }
+
+    /// What is less.
+    pub(crate) fn neon(self) -> Neon {
+        self.0
+    }
+}
+
+/// Proof of matrix products of bytes, and of all that [`Dotprod`] stands for.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct I8mm(Dotprod);
+
+#[cfg(target_arch = "aarch64")]
+impl I8mm {
+    /// Asks the processor.
+    pub(crate) fn detect() -> Option<Self> {
+        let dotprod = Dotprod::detect()?;
+        std::arch::is_aarch64_feature_detected!("i8mm").then_some(Self(dotprod))
+    }
+
+    /// What is less.
+    pub(crate) fn dotprod(self) -> Dotprod {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,16 +254,18 @@ mod tests {
             assert_eq!(level.name().parse(), Ok(level));
         }
         let error = "sse9".parse::<IsaLevel>().unwrap_err();
-        assert_eq!(
-            error,
-            "unknown instruction set \"sse9\", expected one of scalar, avx2, avxvnni, avx512vnni"
+        assert!(
+            error.starts_with("unknown instruction set \"sse9\", expected one of scalar, avx2"),
+            "{error}"
         );
     }
 
     #[test]
     fn the_cap_is_kept() {
         assert_eq!(Isa::best(Some(IsaLevel::Scalar)).level(), IsaLevel::Scalar);
-        assert!(Isa::best(Some(IsaLevel::Avx2)).level() <= IsaLevel::Avx2);
+        for cap in [IsaLevel::Avx2, IsaLevel::Neon] {
+            assert!(Isa::best(Some(cap)).level() <= cap);
+        }
         assert!(Isa::best(None).level() >= Isa::best(Some(IsaLevel::Avx2)).level());
     }
 }

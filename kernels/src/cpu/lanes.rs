@@ -11,11 +11,15 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod functions;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use half::f16;
 
 use super::isa::Isa;
+#[cfg(target_arch = "aarch64")]
+use super::isa::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::isa::{Avx2, Avx512Vnni};
 use crate::device::KV_BLOCK;
@@ -212,6 +216,12 @@ pub(crate) fn dispatch(isa: Isa, kernel: impl Kernel) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves the features.
         Isa::Avx512Vnni(lanes) => unsafe { run_avx512(lanes, kernel) },
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(lanes) => run_neon(lanes, kernel),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Dotprod(isa) => run_neon(isa.neon(), kernel),
+        #[cfg(target_arch = "aarch64")]
+        Isa::I8mm(isa) => run_neon(isa.dotprod().neon(), kernel),
     }
 }
 
@@ -224,6 +234,12 @@ fn run_avx2(lanes: Avx2, kernel: impl Kernel) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 fn run_avx512(lanes: Avx512Vnni, kernel: impl Kernel) {
+    kernel.run(lanes);
+}
+
+/// Shared by all instruction sets of aarch64; none needs to be enabled for NEON.
+#[cfg(target_arch = "aarch64")]
+fn run_neon(lanes: Neon, kernel: impl Kernel) {
     kernel.run(lanes);
 }
 

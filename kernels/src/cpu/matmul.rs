@@ -9,6 +9,8 @@ use std::array;
 use std::ops::Range;
 
 use super::Cpu;
+#[cfg(target_arch = "aarch64")]
+use super::aarch64::{dotprod, i8mm, neon};
 use super::isa::Isa;
 use super::packed::{Coding, PANEL, PackedMatrix};
 use super::scalar;
@@ -41,6 +43,10 @@ impl Isa {
             (Isa::Avx512Vnni(_), true) => 16,
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512Vnni(_), false) => 8,
+            #[cfg(target_arch = "aarch64")]
+            (Isa::Neon(_), _) | (Isa::Dotprod(_) | Isa::I8mm(_), true) => 4,
+            #[cfg(target_arch = "aarch64")]
+            (Isa::Dotprod(_) | Isa::I8mm(_), false) => 8,
         }
     }
 
@@ -54,6 +60,10 @@ impl Isa {
             Isa::AvxVnni(token) => avx2::fill(token.avx2(), layout, x, height, numbers),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(token) => avx512vnni::fill(token, layout, x, height, numbers),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) | Isa::Dotprod(_) => layout.fill(x, height, numbers),
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm(_) => i8mm::fill(layout, x, height, numbers),
         }
     }
 
@@ -70,6 +80,14 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(token) => avx512vnni::product(token, dtype, panels, tile, out),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(token) => each.for_each(|(panel, out)| neon::product(token, dtype, panel, tile, out)),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod(token) => {
+                each.for_each(|(panel, out)| dotprod::product(token, dtype, panel, tile, out));
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm(token) => each.for_each(|(panel, out)| i8mm::product(token, dtype, panel, tile, out)),
         }
     }
 }

@@ -19,8 +19,8 @@
 //!   each sub-block 16 signed bytes of scales, and for each two sub-blocks 16 pairs of bytes of
 //!   minimums.
 //!
-//! Q8_0 is kept as code + 128, Q2_K and Q3_K take 4 bits a code; nothing else grows much, and
-//! nothing loses anything.
+//! Q8_0 is kept as code + 128 on x86-64, whose products of bytes take one unsigned factor, and as it is
+//! elsewhere. Q2_K and Q3_K take 4 bits a code; nothing else grows much, and nothing loses anything.
 
 use std::array;
 use std::sync::Arc;
@@ -35,7 +35,11 @@ use crate::quant::{Block32, Block256, dequantize_row};
 use crate::shared::{SharedBytes, SharedMatrix};
 
 /// The layout in words. All instruction sets share it; a change of it changes the words.
-pub(crate) const LAYOUT: &str = "cpu panels of 16, second";
+pub(crate) const LAYOUT: &str =
+    if BYTE_ZERO == 0 { "cpu panels of 16, second, signed" } else { "cpu panels of 16, second" };
+
+/// The code of zero for codes of 8 bits; signed bytes where it is 0.
+pub(crate) const BYTE_ZERO: u8 = if cfg!(target_arch = "x86_64") { 128 } else { 0 };
 
 /// Outputs of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -70,7 +74,7 @@ impl Coding {
             DType::Q4_1 => (4, 32, 32, 0, true),
             DType::Q5_0 => (5, 32, 32, 16, false),
             DType::Q5_1 => (5, 32, 32, 0, true),
-            DType::Q8_0 => (8, 32, 32, 128, false),
+            DType::Q8_0 => (8, 32, 32, BYTE_ZERO, false),
             DType::Q2K => (4, 256, 16, 0, true),
             DType::Q3K => (4, 256, 16, 4, false),
             DType::Q4K => (4, 256, 32, 0, true),

@@ -8,8 +8,15 @@ use std::ptr::NonNull;
 
 use crate::device::DeviceError;
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+use aarch64 as native;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as native;
 
 /// Size and alignment of a huge page on the machines that have them.
 const HUGE_PAGE: usize = 2 << 20;
@@ -83,8 +90,8 @@ impl Drop for ReadBuffer {
 
 /// Reads every byte once; returns the bitwise or of all bytes.
 pub fn read(bytes: &[u8]) -> u8 {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(result) = x86_64::read(bytes) {
+    #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+    if let Some(result) = native::read(bytes) {
         return result;
     }
     portable_read(bytes)
@@ -105,8 +112,8 @@ fn portable_read(bytes: &[u8]) -> u8 {
 /// Multiplies and accumulates 8-bit integers, `repeats` times over all accumulators; returns how
 /// many products were added.
 pub fn int8_products(repeats: u64) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(products) = x86_64::int8_products(repeats) {
+    #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+    if let Some(products) = native::int8_products(repeats) {
         return products;
     }
     const LEN: usize = 256;
@@ -124,8 +131,8 @@ pub fn int8_products(repeats: u64) -> u64 {
 /// Multiplies and accumulates f32 numbers, `repeats` times over all accumulators; returns how many
 /// products were added.
 pub fn f32_products(repeats: u64) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(products) = x86_64::f32_products(repeats) {
+    #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+    if let Some(products) = native::f32_products(repeats) {
         return products;
     }
     const LANES: usize = 64;

@@ -6,7 +6,7 @@ use std::array;
 use half::{bf16, f16};
 
 use super::matmul::Sums;
-use super::packed::{Coding, PANEL, UNIT};
+use super::packed::{BYTE_ZERO, Coding, PANEL, UNIT};
 use super::tiles::{Tile, TileLayout};
 use crate::dtype::DType;
 
@@ -135,7 +135,7 @@ fn minimum_dots<const R: usize>(minimums: &[u8], sums: &[[i32; R]], r: usize) ->
 }
 
 /// The four codes of a group, each for all outputs.
-type Group = [Lanes<u8>; 4];
+type Group = [Lanes<i16>; 4];
 
 /// Adds the products of groups and row `r` to `dots`.
 fn add_groups<const R: usize>(groups: &[Group], words: &[[i32; R]], r: usize, dots: &mut Lanes<i32>) {
@@ -144,10 +144,15 @@ fn add_groups<const R: usize>(groups: &[Group], words: &[[i32; R]], r: usize, do
             let x = i16::from(x.cast_signed());
             for lane in 0..PANEL {
                 // 255 * 127 fits.
-                dots[lane] += i32::from(i16::from(codes[lane]) * x);
+                dots[lane] += i32::from(codes[lane] * x);
             }
         }
     }
+}
+
+/// What a code is multiplied as.
+fn number(bits: usize, code: u8) -> i16 {
+    if bits == 8 && BYTE_ZERO == 0 { i16::from(code.cast_signed()) } else { i16::from(code) }
 }
 
 /// The groups of a unit, see [`packed`](super::packed).
@@ -169,7 +174,7 @@ fn unpack(bits: usize, unit: &[u8]) -> [Group; 8] {
             _ => {}
         }
         for (i, group) in group.iter_mut().enumerate() {
-            *group = array::from_fn(|lane| codes[4 * lane + i]);
+            *group = array::from_fn(|lane| number(bits, codes[4 * lane + i]));
         }
     }
     groups

@@ -73,6 +73,12 @@ impl TileLayout {
         Tile { height, words, scales, sums: &rest[..sums * height] }
     }
 
+    /// The integers of a filled tile of `height` rows; none of floats.
+    #[cfg(target_arch = "aarch64")]
+    pub(crate) fn integers(self, height: usize, numbers: &mut [i32]) -> &mut [i32] {
+        &mut numbers[..self.coding.map_or(0, |_| self.parts().0 * height)]
+    }
+
     /// Fills a tile of `height` rows from at most that many rows of `x`; the others become 0.
     #[inline(always)]
     pub(crate) fn fill(self, x: &[f32], height: usize, numbers: &mut [i32]) {
