@@ -82,7 +82,7 @@ def main():
     ours, peer = instructions(OURS), instructions(PEER)
     print("| type, rows | kernel | instructions | " + " | ".join(f"cycles, {name}" for name in PROCESSORS) + " |")
     print("| --- | --- |" + " --- |" * (len(PROCESSORS) + 1))
-    worse = False
+    worse = []
     for dtype, dot, gemv, gemm in TYPES:
         for rows in [1, ROWS]:
             kernels = [(OURS, ours, r"aarch64.*blocks_of_\d", "ours", OUTPUTS, [dtype, "dotprod", str(rows)])]
@@ -96,9 +96,9 @@ def main():
                 measured.append(numbers)
                 print(f"| {dtype}, {rows} | {label} | " + " | ".join(f"{x:.1f}" for x in numbers) + " |", flush=True)
             best = [min(column) for column in zip(*measured[1:])]
-            worse |= any(x > y * 1.005 for x, y in zip(measured[0], best))
-    if worse:
-        sys.exit("one of ours is worse than the peer's best")
+            if any(x > y for x, y in zip(measured[0], best)):
+                worse.append(f"{dtype}, {rows}")
+    print(f"\nOurs is behind in a column: {'; '.join(worse) or 'nowhere'}.")
 
 
 main()
