@@ -10,6 +10,7 @@ mod attention;
 mod conv;
 mod matmul;
 mod norm;
+pub mod pixels;
 mod rope;
 
 use std::ops::Range;

@@ -53,6 +53,16 @@ pub enum PixelsError {
 }
 
 impl<'a> Plane<'a> {
+    /// Whether `lines` lines of `line_bytes` bytes are there.
+    pub(crate) fn check(
+        &self,
+        plane: &'static str,
+        lines: usize,
+        line_bytes: usize,
+    ) -> Result<(), PixelsError> {
+        check(plane, self.bytes.len(), self.stride, lines, line_bytes)
+    }
+
     /// Checks that `lines` lines of `line_bytes` bytes are there and walks them.
     pub(super) fn lines(
         self,
@@ -66,6 +76,16 @@ impl<'a> Plane<'a> {
 }
 
 impl<'a> PlaneMut<'a> {
+    /// Whether `lines` lines of `line_bytes` bytes are there.
+    pub(crate) fn check(
+        &self,
+        plane: &'static str,
+        lines: usize,
+        line_bytes: usize,
+    ) -> Result<(), PixelsError> {
+        check(plane, self.bytes.len(), self.stride, lines, line_bytes)
+    }
+
     /// Checks that `lines` lines of `line_bytes` bytes are there and walks them.
     pub(super) fn lines(
         self,

@@ -1,116 +1,175 @@
 //! Luminance and colour difference to R, G, B in 16-bit integers.
 //!
-//! Every YUV layout is unpacked into blocks of [`BLOCK`] pixels and converted here. A product is
-//! the high half of a 16 x 16 bit multiplication, which every SIMD instruction set has, so the
-//! compiler vectorizes the block for any target. The result is within one step of the rounded
-//! real-valued formula.
+//! Every layout is unpacked into blocks, in which two pixels share one U and one V, and converted
+//! here. A product is the high half of a 16 x 16 bit multiplication, which every SIMD instruction set
+//! has. The result is within one step of the rounded real-valued formula.
 
-/// Pixels converted at a time.
-pub(super) const BLOCK: usize = 32;
+use super::color::{CODE_SHIFT, FACTOR_BITS, Factors};
+use super::store::{BLOCK, join, put_words};
+use super::{ChromaLines, PackedOrder, PairOrder, PixelsError, Plane, PlaneMut, Size, YuvColor};
 
-/// Weights of the colour difference signals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum YuvMatrix {
-    /// ITU-R BT.601: what webcams send unless they say otherwise.
-    #[default]
-    Bt601,
-    /// ITU-R BT.709.
-    Bt709,
-}
-
-/// Which code values stand for black and white.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum YuvRange {
-    /// Y from 16 to 235, U and V from 16 to 240.
-    #[default]
-    Limited,
-    /// 0 to 255.
-    Full,
-}
-
-/// How YUV stands for colours.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct YuvColor {
-    /// Weights of the colour difference signals.
-    pub matrix: YuvMatrix,
-    /// Which code values stand for black and white.
-    pub range: YuvRange,
-}
-
-/// Factors as 16-bit fixed point numbers of [`FACTOR_BITS`] fractional bits:
-/// R = y (Y - black) + rv V, G = y (Y - black) - gu U - gv V, B = y (Y - black) + bu U.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Factors {
-    black: i16,
-    y: i16,
-    rv: i16,
-    gu: i16,
-    gv: i16,
-    bu: i16,
-}
-
-/// The largest factor, 2.11, needs two bits before the point and one for the sign.
-const FACTOR_BITS: u32 = 13;
-/// Code values are shifted up to fill 16 bits: 255 << 7 is below 32768.
-const CODE_SHIFT: u32 = 7;
+/// Pairs of pixels of a block.
+const PAIRS: usize = BLOCK / 2;
 /// Fractional bits of a product: 13 + 7 - 16.
 const PRODUCT_BITS: u32 = FACTOR_BITS + CODE_SHIFT - 16;
 
-impl YuvColor {
-    /// The real-valued factors: black level, then the factors of Y, of V in R, of U in G, of V in G
-    /// and of U in B.
-    pub(super) fn real_factors(self) -> (f64, [f64; 5]) {
-        let (red, blue) = match self.matrix {
-            YuvMatrix::Bt601 => (0.299, 0.114),
-            YuvMatrix::Bt709 => (0.2126, 0.0722),
-        };
-        let green = 1.0 - red - blue;
-        let (black, luma, chroma) = match self.range {
-            YuvRange::Limited => (16.0, 255.0 / 219.0, 255.0 / 224.0),
-            YuvRange::Full => (0.0, 1.0, 1.0),
-        };
-        let rv = 2.0 * (1.0 - red) * chroma;
-        let bu = 2.0 * (1.0 - blue) * chroma;
-        (black, [luma, rv, bu * blue / green, rv * red / green, bu])
-    }
+/// Y of consecutive pixels, U and V of pairs of them.
+struct Block {
+    y: [u8; BLOCK],
+    u: [u8; PAIRS],
+    v: [u8; PAIRS],
+}
 
-    /// The factors in fixed point.
-    pub(super) fn factors(self) -> Factors {
-        let (black, real) = self.real_factors();
-        let [y, rv, gu, gv, bu] = real.map(|f| (f * f64::from(1 << FACTOR_BITS)).round() as i16);
-        Factors { black: black as i16, y, rv, gu, gv, bu }
+/// From groups of two pixels in four bytes.
+#[inline(always)]
+pub(super) fn packed(
+    size: Size,
+    order: PackedOrder,
+    plane: Plane<'_>,
+    color: YuvColor,
+    rgb: PlaneMut<'_>,
+) -> Result<(), PixelsError> {
+    let sources = plane.lines("yuv", size.height, size.width.div_ceil(2).saturating_mul(4))?;
+    let targets = rgb.lines("out", size.height, size.width.saturating_mul(3))?;
+    let lines = sources.zip(targets);
+    let factors = color.factors();
+    // Of the 16-bit words of a line, one half is Y and the other one in turn U and V.
+    match order {
+        PackedOrder::Yuyv => packed_lines(lines, factors, |[y, c]| (y, c), |u, v| (u, v)),
+        PackedOrder::Yvyu => packed_lines(lines, factors, |[y, c]| (y, c), |v, u| (u, v)),
+        PackedOrder::Uyvy => packed_lines(lines, factors, |[c, y]| (y, c), |u, v| (u, v)),
+        PackedOrder::Vyuy => packed_lines(lines, factors, |[c, y]| (y, c), |v, u| (u, v)),
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn packed_lines<'a>(
+    lines: impl Iterator<Item = (&'a [u8], &'a mut [u8])>,
+    factors: Factors,
+    split: impl Fn([u8; 2]) -> (u8, u8),
+    order: impl Fn(u8, u8) -> (u8, u8),
+) {
+    let mut block = Block::new();
+    let mut chroma = [0; BLOCK];
+    for (source, target) in lines {
+        for (words, pixels) in source.chunks(2 * BLOCK).zip(target.chunks_mut(3 * BLOCK)) {
+            for ((y, c), word) in block.y.iter_mut().zip(&mut chroma).zip(words.as_chunks::<2>().0) {
+                (*y, *c) = split(*word);
+            }
+            block.split_chroma(&chroma, &order);
+            block.write_rgb(factors, pixels);
+        }
     }
 }
 
-/// Y, U and V of consecutive pixels.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Block {
-    pub(super) y: [u8; BLOCK],
-    pub(super) u: [u8; BLOCK],
-    pub(super) v: [u8; BLOCK],
+/// From a plane of Y and a plane of chroma pairs.
+#[inline(always)]
+pub(super) fn pairs(
+    size: Size,
+    (order, shared): (PairOrder, ChromaLines),
+    (y, uv): (Plane<'_>, Plane<'_>),
+    color: YuvColor,
+    rgb: PlaneMut<'_>,
+) -> Result<(), PixelsError> {
+    let chroma = uv.lines("uv", shared.of(size.height), size.width.div_ceil(2).saturating_mul(2))?;
+    let fill = |line: &[u8], at: usize, block: &mut Block| {
+        let mut pairs = [0; BLOCK];
+        let rest = &line[2 * at..];
+        let count = rest.len().min(BLOCK);
+        pairs[..count].copy_from_slice(&rest[..count]);
+        match order {
+            PairOrder::Uv => block.split_chroma(&pairs, |u, v| (u, v)),
+            PairOrder::Vu => block.split_chroma(&pairs, |v, u| (u, v)),
+        }
+    };
+    planes(size, (y, shared), chroma, color, rgb, fill)
+}
+
+/// From planes of Y, U and V.
+#[inline(always)]
+pub(super) fn planar(
+    size: Size,
+    shared: ChromaLines,
+    (y, u, v): (Plane<'_>, Plane<'_>, Plane<'_>),
+    color: YuvColor,
+    rgb: PlaneMut<'_>,
+) -> Result<(), PixelsError> {
+    let (lines, line_bytes) = (shared.of(size.height), size.width.div_ceil(2));
+    let chroma = u.lines("u", lines, line_bytes)?.zip(v.lines("v", lines, line_bytes)?);
+    let fill = |(u, v): (&[u8], &[u8]), at: usize, block: &mut Block| {
+        let count = (u.len() - at).min(PAIRS);
+        block.u[..count].copy_from_slice(&u[at..][..count]);
+        block.v[..count].copy_from_slice(&v[at..][..count]);
+    };
+    planes(size, (y, shared), chroma, color, rgb, fill)
+}
+
+/// Converts block by block; `fill(line, at, block)` puts the chroma of a line into a block, from
+/// pair `at` on.
+#[inline(always)]
+fn planes<Line: Copy>(
+    size: Size,
+    (y, shared): (Plane<'_>, ChromaLines),
+    mut chroma: impl Iterator<Item = Line>,
+    color: YuvColor,
+    rgb: PlaneMut<'_>,
+    fill: impl Fn(Line, usize, &mut Block),
+) -> Result<(), PixelsError> {
+    let factors = color.factors();
+    let sources = y.lines("y", size.height, size.width)?;
+    let targets = rgb.lines("out", size.height, size.width.saturating_mul(3))?;
+    let mut block = Block::new();
+    let mut line = None;
+    for (row, (source, target)) in sources.zip(targets).enumerate() {
+        if row == 0 || shared.line(row) != shared.line(row - 1) {
+            line = chroma.next();
+        }
+        let Some(line) = line else { break };
+        let blocks = source.chunks(BLOCK).zip(target.chunks_mut(3 * BLOCK));
+        for (i, (luma, pixels)) in blocks.enumerate() {
+            block.y[..luma.len()].copy_from_slice(luma);
+            fill(line, i * PAIRS, &mut block);
+            block.write_rgb(factors, pixels);
+        }
+    }
+    Ok(())
 }
 
 impl Block {
     /// Black pixels of no colour.
-    pub(super) const fn new() -> Self {
-        Self { y: [0; BLOCK], u: [128; BLOCK], v: [128; BLOCK] }
+    const fn new() -> Self {
+        Self { y: [0; BLOCK], u: [128; PAIRS], v: [128; PAIRS] }
+    }
+
+    /// Takes pairs of chroma samples apart.
+    #[inline(always)]
+    fn split_chroma(&mut self, pairs: &[u8; BLOCK], order: impl Fn(u8, u8) -> (u8, u8)) {
+        for ((u, v), pair) in self.u.iter_mut().zip(&mut self.v).zip(pairs.as_chunks::<2>().0) {
+            (*u, *v) = order(pair[0], pair[1]);
+        }
     }
 
     /// Writes the first pixels of the block, as many as `rgb` holds.
-    #[inline]
-    pub(super) fn write_rgb(&self, factors: Factors, rgb: &mut [u8]) {
-        let (mut red, mut green, mut blue) = ([0u8; BLOCK], [0u8; BLOCK], [0u8; BLOCK]);
+    #[inline(always)]
+    fn write_rgb(&self, factors: Factors, rgb: &mut [u8]) {
+        // What chroma adds to the pixels of a pair, once for each of the two.
+        let mut terms = [[[0i16; 2]; PAIRS]; 3];
+        for i in 0..PAIRS {
+            let (u, v) = (i16::from(self.u[i]) - 128, i16::from(self.v[i]) - 128);
+            terms[0][i] = [product(v, factors.rv); 2];
+            terms[1][i] = [-product(u, factors.gu) - product(v, factors.gv); 2];
+            terms[2][i] = [product(u, factors.bu); 2];
+        }
+        let [red_terms, green_terms, blue_terms] = [0, 1, 2].map(|c| terms[c].as_flattened());
+        let (mut red, mut green, mut blue) = ([0; BLOCK], [0; BLOCK], [0; BLOCK]);
         for i in 0..BLOCK {
             let y = product(i16::from(self.y[i]) - factors.black, factors.y);
-            let u = i16::from(self.u[i]) - 128;
-            let v = i16::from(self.v[i]) - 128;
-            red[i] = code(y + product(v, factors.rv));
-            green[i] = code(y - product(u, factors.gu) - product(v, factors.gv));
-            blue[i] = code(y + product(u, factors.bu));
+            red[i] = code(y + red_terms[i]);
+            green[i] = code(y + green_terms[i]);
+            blue[i] = code(y + blue_terms[i]);
         }
-        for (i, pixel) in rgb.chunks_exact_mut(3).take(BLOCK).enumerate() {
-            pixel.copy_from_slice(&[red[i], green[i], blue[i]]);
-        }
+        put_words(&join(&red, &green, &blue), rgb);
     }
 }
 
@@ -126,26 +185,18 @@ fn code(sum: i16) -> u8 {
     ((sum + (1 << (PRODUCT_BITS - 1))) >> PRODUCT_BITS).clamp(0, 255) as u8
 }
 
-/// The rounded real-valued formula that the conversions are tested against.
-#[cfg(test)]
-pub(super) fn exact_rgb(color: YuvColor, y: u8, u: u8, v: u8) -> [u8; 3] {
-    let (black, [fy, rv, gu, gv, bu]) = color.real_factors();
-    let y = fy * (f64::from(y) - black);
-    let (u, v) = (f64::from(u) - 128.0, f64::from(v) - 128.0);
-    [y + rv * v, y - gu * u - gv * v, y + bu * u].map(|x| x.round().clamp(0.0, 255.0) as u8)
-}
-
-#[cfg(test)]
-pub(super) const COLORS: [YuvColor; 4] = [
-    YuvColor { matrix: YuvMatrix::Bt601, range: YuvRange::Limited },
-    YuvColor { matrix: YuvMatrix::Bt601, range: YuvRange::Full },
-    YuvColor { matrix: YuvMatrix::Bt709, range: YuvRange::Limited },
-    YuvColor { matrix: YuvMatrix::Bt709, range: YuvRange::Full },
-];
-
 #[cfg(test)]
 mod tests {
+    use super::super::{YuvMatrix, YuvRange};
     use super::*;
+
+    /// The rounded real-valued formula.
+    fn exact_rgb(color: YuvColor, y: u8, u: u8, v: u8) -> [u8; 3] {
+        let (black, [fy, rv, gu, gv, bu]) = color.real_factors();
+        let y = fy * (f64::from(y) - black);
+        let (u, v) = (f64::from(u) - 128.0, f64::from(v) - 128.0);
+        [y + rv * v, y - gu * u - gv * v, y + bu * u].map(|x| x.round().clamp(0.0, 255.0) as u8)
+    }
 
     #[test]
     fn known_colours_of_the_standards() {
@@ -154,29 +205,35 @@ mod tests {
         assert_eq!(exact_rgb(limited, 235, 128, 128), [255, 255, 255]);
         // The red of 100 % colour bars.
         assert_eq!(exact_rgb(limited, 81, 90, 240), [254, 0, 0]);
-        let hd = YuvColor { matrix: YuvMatrix::Bt709, range: YuvRange::Limited };
+        let hd = YuvColor { matrix: YuvMatrix::Bt709, ..limited };
         assert_eq!(exact_rgb(hd, 63, 102, 240), [255, 1, 0]);
+        let uhd = YuvColor { matrix: YuvMatrix::Bt2020, ..limited };
+        assert_eq!(exact_rgb(uhd, 74, 97, 240), [255, 0, 0]);
     }
 
     #[test]
     fn every_code_value_is_within_one_step_of_the_formula() {
-        for color in COLORS {
-            let mut worst = 0;
-            for u in (0..=255).step_by(3) {
-                for v in (0..=255).step_by(3) {
-                    for y0 in (0..256).step_by(BLOCK) {
-                        worst = worst.max(worst_of_block(color, y0 as u8, u, v));
+        use YuvMatrix::{Bt601, Bt709, Bt2020, Smpte240m};
+        for matrix in [Bt601, Bt709, Bt2020, Smpte240m] {
+            for range in [YuvRange::Limited, YuvRange::Full] {
+                let color = YuvColor { matrix, range };
+                let mut worst = 0;
+                for u in (0..=255).step_by(3) {
+                    for v in (0..=255).step_by(3) {
+                        for y0 in (0..256).step_by(BLOCK) {
+                            worst = worst.max(worst_of_block(color, y0 as u8, u, v));
+                        }
                     }
                 }
+                assert!(worst <= 1, "{color:?}: off by {worst}");
             }
-            assert!(worst <= 1, "{color:?}: off by {worst}");
         }
     }
 
-    /// The largest difference to the formula over 32 values of Y.
+    /// The largest difference to the formula over the values of Y of a block.
     fn worst_of_block(color: YuvColor, y0: u8, u: u8, v: u8) -> u8 {
         let y = std::array::from_fn(|i| y0 + i as u8);
-        let block = Block { y, u: [u; BLOCK], v: [v; BLOCK] };
+        let block = Block { y, u: [u; PAIRS], v: [v; PAIRS] };
         let mut rgb = [0; 3 * BLOCK];
         block.write_rgb(color.factors(), &mut rgb);
         let exact = y.iter().flat_map(|&y| exact_rgb(color, y, u, v));

@@ -2,6 +2,8 @@
 //! reproducible.
 
 mod cases;
+mod pictures;
+mod pixels;
 mod rows;
 mod stored;
 
