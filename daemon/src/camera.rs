@@ -1,9 +1,11 @@
 //! Where frames come from: one thread per camera owns its source and puts every frame into a
 //! one-place slot. A source that fails is opened again; other cameras never notice.
 
+mod format;
 mod frame;
 mod jpeg;
 mod source;
+mod tuning;
 pub mod v4l2;
 mod file;
 pub mod world;
@@ -23,6 +25,7 @@ pub use latest::{Latest, Wake};
 pub use network::Network;
 pub use pace::Fps;
 pub use source::{Source, SourceError, SourceNameError};
+pub use tuning::{ControlValue, SensorCurve};
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -40,7 +43,8 @@ use board::Board;
 use capture::{Capture, Open, Patience};
 use network::Mailbox;
 use source::Wanted;
-use v4l2::{V4l2Source, Whereabouts};
+use tuning::Tuning;
+use v4l2::{Setup, V4l2Source, Whereabouts};
 
 /// How long the end of a camera thread is waited for.
 const MOST_STOPPING: Duration = Duration::from_secs(1);
@@ -110,19 +114,20 @@ pub fn prepare(config: &CameraConfig, network: &Network, wake: Wake) -> Result<R
         latest: Arc::new(Latest::new(wake)),
         source: source.to_string(),
         path: source.path().map(PathBuf::from),
-        open: opener(source, wanted(config), network),
+        open: opener(source, wanted(config), Tuning::new(config), network),
         patience: Patience::default(),
     })
 }
 
 /// Opens a source as often as it is lost, a device wherever it is by then.
-fn opener(source: Source, wanted: Wanted, network: &Network) -> Open {
+fn opener(source: Source, wanted: Wanted, tuning: Tuning, network: &Network) -> Open {
     match source {
-        Source::V4l2 { path, format } => {
+        Source::V4l2 { path, format, memory } => {
             let mut device = Whereabouts::new(&path);
+            let setup = Setup { tuning, memory };
             Box::new(move || {
                 let node = device.find()?;
-                let opened = V4l2Source::open(&node, format, wanted)?;
+                let opened = V4l2Source::open(&node, format, wanted, &setup)?;
                 device.note(&node);
                 Ok(Box::new(opened))
             })
@@ -131,7 +136,7 @@ fn opener(source: Source, wanted: Wanted, network: &Network) -> Open {
             let mut mailbox = Mailbox::new(&key, wanted.fps, network);
             Box::new(move || mailbox.open())
         }
-        source => Box::new(move || source.open(wanted)),
+        source => Box::new(move || source.open(wanted, &tuning)),
     }
 }
 
@@ -155,7 +160,7 @@ pub fn probe(config: &CameraConfig) -> Result<String, CameraError> {
     if let Source::Zenoh { key } = &source {
         return Ok(format!("subscribes to {key} on the bus; whether frames come is seen once it is open"));
     }
-    source.open(wanted(config)).map(|source| source.describe()).map_err(failed)
+    source.open(wanted(config), &Tuning::new(config)).map(|source| source.describe()).map_err(failed)
 }
 
 fn parse(config: &CameraConfig) -> Result<Source, CameraError> {

@@ -4,12 +4,15 @@
 //! one before. [`Config::validate`] holds the rules. This is the only module that reads environment
 //! variables.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kernels::KvDtype;
 use messages::Rule;
 use serde::{Deserialize, Serialize};
+
+use crate::camera::{ControlValue, SensorCurve};
 
 mod check;
 mod error;
@@ -187,6 +190,14 @@ pub struct CameraConfig {
     pub publish_fps: f64,
     /// Quality of published pictures that the camera does not deliver as JPEG, 1 to 100.
     pub publish_quality: u8,
+    /// V4L2 controls by name, set whenever the device is opened.
+    pub controls: BTreeMap<String, ControlValue>,
+    /// Bare sensors: the share of the largest sample that stands for no light.
+    pub black_level: f64,
+    /// Bare sensors: gains of red, green and blue; none finds them in each frame.
+    pub white_balance: Vec<f64>,
+    /// Bare sensors: from light to code values.
+    pub tone_curve: SensorCurve,
 }
 
 impl Default for Config {
@@ -294,6 +305,10 @@ impl Default for CameraConfig {
             describe: true,
             publish_fps: 0.0,
             publish_quality: 80,
+            controls: BTreeMap::new(),
+            black_level: 0.0,
+            white_balance: Vec::new(),
+            tone_curve: SensorCurve::Auto,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
-use kernels::pixels::YuvColor;
+use kernels::pixels::Color;
 use messages::{AnswerPiece, AskError, Caption, FrameChoice, Question};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -226,7 +226,7 @@ fn frame(sequence: u64, scene: &Scene) -> Frame {
         height: HEIGHT,
         stride: 3 * WIDTH,
         format: PixelFormat::Rgb24,
-        color: YuvColor::default(),
+        color: Color::default(),
         bytes: scene.render(WIDTH, HEIGHT).into_raw(),
     }
 }

@@ -20,7 +20,7 @@ mod resize;
 
 pub(crate) use balance::tones;
 pub(crate) use bayer::mirrored;
-pub(crate) use color::{CODE_SHIFT, FACTOR_BITS, Factors};
+pub(crate) use color::{CODE_SHIFT, FACTOR_BITS};
 pub use color::{Color, SensorColor, ToneCurve, WhiteBalance, YuvColor, YuvMatrix, YuvRange};
 pub use convert::Converter;
 pub use picture::{BayerOrder, ChromaLines, PackedOrder, PairOrder, Picture, Planes, RgbOrder, Samples};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use image::{ImageFormat, ImageReader};
-use kernels::pixels::YuvColor;
+use kernels::pixels::Color;
 
 use super::frame::{Frame, PixelFormat};
 use super::jpeg;
@@ -184,7 +184,7 @@ impl Picture {
     fn copy_to(&self, frame: &mut Frame) {
         (frame.width, frame.height, frame.format) = (self.width, self.height, self.format);
         frame.stride = if self.format == PixelFormat::Rgb24 { 3 * self.width } else { 0 };
-        frame.color = YuvColor::default();
+        frame.color = Color::default();
         frame.bytes.clone_from(&self.bytes);
     }
 }

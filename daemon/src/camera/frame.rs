@@ -4,39 +4,17 @@ use std::time::Instant;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, RgbImage};
-use kernels::pixels::{self, PixelsError, Plane, PlaneMut, Size, YuvColor};
+use kernels::pixels::{Color, Converter, PairOrder, Picture, PixelsError, Plane, PlaneMut, Planes, Size};
 
+use super::format::Shape;
 use super::jpeg;
+
+pub use super::format::PixelFormat;
 
 /// Most pixels of a frame on one side.
 const MAX_SIDE: u32 = 8192;
 /// Most pixels of a frame; decoded they take 96 MiB.
 const MAX_PIXELS: u64 = 32 << 20;
-
-/// Layout of the bytes of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PixelFormat {
-    /// R, G, B bytes.
-    Rgb24,
-    /// B, G, R bytes.
-    Bgr24,
-    /// R, G, B, unused bytes.
-    Rgbx32,
-    /// B, G, R, unused bytes.
-    Bgrx32,
-    /// 8-bit luminance.
-    Grey,
-    /// 4:2:2 packed as Y0 U Y1 V.
-    Yuyv,
-    /// 4:2:2 packed as U Y0 V Y1.
-    Uyvy,
-    /// 4:2:0, a plane of Y and a plane of U V pairs with the same stride.
-    Nv12,
-    /// 4:2:0, planes Y, U, V; the latter two have half the stride, rounded up.
-    Yu12,
-    /// A JPEG picture, possibly without Huffman tables.
-    Mjpeg,
-}
 
 /// One captured frame, as the source delivered it. Decoding is left to whoever looks at it, since
 /// most frames are replaced by newer ones unseen.
@@ -56,8 +34,8 @@ pub struct Frame {
     pub stride: u32,
     /// Layout of `bytes`.
     pub format: PixelFormat,
-    /// What YUV values stand for; without meaning for other formats.
-    pub color: YuvColor,
+    /// What the values of YUV and of bare sensors stand for; without meaning for other formats.
+    pub color: Color,
     /// The frame. Planes follow each other.
     pub bytes: Vec<u8>,
 }
@@ -115,7 +93,7 @@ impl Frame {
             height: 0,
             stride: 0,
             format: PixelFormat::Grey,
-            color: YuvColor::default(),
+            color: Color::default(),
             bytes: Vec::new(),
         }
     }
@@ -123,15 +101,9 @@ impl Frame {
     /// Whether the bytes can be the picture they claim to be: the size is sane and nothing is
     /// missing at the end. Cheap enough for every captured frame.
     pub fn check(&self) -> Result<(), FrameError> {
-        if self.format == PixelFormat::Mjpeg {
-            return jpeg::check(&self.bytes);
-        }
+        let Some(picture) = self.picture() else { return jpeg::check(&self.bytes) };
         check_size(self.width, self.height)?;
-        let (got, needed) = (self.bytes.len(), self.needed_bytes());
-        if got < needed {
-            return Err(self.pixels_error(PixelsError::Short { plane: "frame", got, needed }));
-        }
-        Ok(())
+        picture.check().map_err(|source| self.pixels_error(source))
     }
 
     /// The picture in R, G, B.
@@ -144,12 +116,12 @@ impl Frame {
     /// The picture in R, G, B, written over `picture`, whose memory is reused. After an error
     /// the content of `picture` is unspecified.
     pub fn rgb_into(&self, picture: &mut RgbImage) -> Result<(), FrameError> {
-        if self.format == PixelFormat::Mjpeg {
-            return jpeg::decode_into(&self.bytes, picture);
-        }
+        let Some(planes) = self.picture() else { return jpeg::decode_into(&self.bytes, picture) };
         check_size(self.width, self.height)?;
+        planes.check().map_err(|source| self.pixels_error(source))?;
         resize(picture, self.width, self.height);
-        self.write_rgb(picture).map_err(|source| self.pixels_error(source))
+        let rgb = PlaneMut { stride: 3 * self.width as usize, bytes: picture };
+        Converter::default().rgb(&planes, rgb).map_err(|source| self.pixels_error(source))
     }
 
     /// The picture as a JPEG file. A frame that is one already is passed through, completed with
@@ -166,66 +138,61 @@ impl Frame {
         Ok(bytes)
     }
 
-    /// Converts the planes.
-    fn write_rgb(&self, picture: &mut RgbImage) -> Result<(), PixelsError> {
+    /// Where the bytes of which plane are; `None` for compressed formats.
+    fn picture(&self) -> Option<Picture<'_>> {
         let size = Size { width: self.width as usize, height: self.height as usize };
         let stride = self.stride as usize;
-        let rgb = PlaneMut { stride: 3 * size.width, bytes: picture };
         let all = Plane { bytes: &self.bytes, stride };
-        match self.format {
-            PixelFormat::Rgb24 => pixels::rgb_from_rgb24(size, all, rgb),
-            PixelFormat::Bgr24 => pixels::rgb_from_bgr24(size, all, rgb),
-            PixelFormat::Rgbx32 => pixels::rgb_from_rgbx32(size, all, rgb),
-            PixelFormat::Bgrx32 => pixels::rgb_from_bgrx32(size, all, rgb),
-            PixelFormat::Grey | PixelFormat::Mjpeg => pixels::rgb_from_grey(size, all, rgb),
-            PixelFormat::Yuyv => pixels::rgb_from_yuyv(size, all, self.color, rgb),
-            PixelFormat::Uyvy => pixels::rgb_from_uyvy(size, all, self.color, rgb),
-            PixelFormat::Nv12 => {
-                let (luma, chroma) = self.split(0, stride, size.height);
+        let planes = match self.format.shape() {
+            Shape::Jpeg => return None,
+            Shape::Rgb(order) => Planes::Rgb { order, rgb: all },
+            Shape::Grey(samples) => Planes::Grey { samples, grey: all },
+            Shape::Packed(order) => Planes::Packed { order, yuv: all },
+            Shape::Bayer(order, samples) => Planes::Bayer { order, samples, mosaic: all },
+            Shape::Pairs(order, lines) => {
+                let (luma, chroma) = split(&self.bytes, stride, size.height);
                 let (y, uv) = (Plane { bytes: luma, stride }, Plane { bytes: chroma, stride });
-                pixels::rgb_from_nv12(size, y, uv, self.color, rgb)
+                Planes::Pairs { order, lines, y, uv }
             }
-            PixelFormat::Yu12 => {
+            Shape::Planar(order, lines) => {
                 let half = stride.div_ceil(2);
-                let (luma, chroma) = self.split(0, stride, size.height);
-                let (_, last) = self.split(luma.len(), half, size.height.div_ceil(2));
-                let y = Plane { bytes: luma, stride };
-                let u = Plane { bytes: chroma, stride: half };
-                let v = Plane { bytes: last, stride: half };
-                pixels::rgb_from_yu12(size, y, u, v, self.color, rgb)
+                let (luma, rest) = split(&self.bytes, stride, size.height);
+                let (first, second) = split(rest, half, lines.of(size.height));
+                let (u, v) = match order {
+                    PairOrder::Uv => (first, second),
+                    PairOrder::Vu => (second, first),
+                };
+                let [y, u, v] =
+                    [(luma, stride), (u, half), (v, half)].map(|(bytes, stride)| Plane { bytes, stride });
+                Planes::Planar { lines, y, u, v }
             }
-        }
-    }
-
-    /// The plane of `lines` lines that begins at byte `from`, and what follows it. A plane that
-    /// is cut short takes all there is.
-    fn split(&self, from: usize, stride: usize, lines: usize) -> (&[u8], &[u8]) {
-        let rest = &self.bytes[from..];
-        rest.split_at(stride.saturating_mul(lines).min(rest.len()))
+        };
+        Some(Picture { size, planes, color: self.color })
     }
 
     /// Least bytes of an uncompressed picture of this format, size and stride.
     pub(super) fn needed_bytes(&self) -> usize {
-        let (width, height, stride) = (self.width as usize, self.height as usize, self.stride as usize);
-        let plane = |lines: usize, stride: usize, line: usize| (lines - 1) * stride + line;
-        let (across, down) = (width.div_ceil(2), height.div_ceil(2));
-        match self.format {
-            PixelFormat::Rgb24 | PixelFormat::Bgr24 => plane(height, stride, 3 * width),
-            PixelFormat::Rgbx32 | PixelFormat::Bgrx32 => plane(height, stride, 4 * width),
-            PixelFormat::Grey => plane(height, stride, width),
-            PixelFormat::Yuyv | PixelFormat::Uyvy => plane(height, stride, 4 * across),
-            PixelFormat::Nv12 => height * stride + plane(down, stride, 2 * across),
-            PixelFormat::Yu12 => {
-                let half = stride.div_ceil(2);
-                height * stride + down * half + plane(down, half, across)
+        let (height, stride) = (self.height as usize, self.stride as usize);
+        let line = self.format.least_stride(self.width) as usize;
+        match self.format.shape() {
+            Shape::Jpeg => 0,
+            Shape::Pairs(_, lines) => (height + lines.of(height) - 1) * stride + line,
+            Shape::Planar(_, lines) => {
+                height * stride + (2 * lines.of(height) - 1) * stride.div_ceil(2) + line / 2
             }
-            PixelFormat::Mjpeg => 0,
+            _ => (height - 1) * stride + line,
         }
     }
 
     fn pixels_error(&self, source: PixelsError) -> FrameError {
         FrameError::Pixels { format: self.format, width: self.width, height: self.height, source }
     }
+}
+
+/// The plane of `lines` lines at the beginning of `bytes`, and what follows it. A plane that is cut
+/// short takes all there is.
+fn split(bytes: &[u8], stride: usize, lines: usize) -> (&[u8], &[u8]) {
+    bytes.split_at(stride.saturating_mul(lines).min(bytes.len()))
 }
 
 /// Whether a picture of this size is worth looking at.
@@ -247,50 +214,27 @@ pub(super) fn resize(picture: &mut RgbImage, width: u32, height: u32) {
 
 #[cfg(test)]
 mod tests {
+    use image::Rgb;
+
+    use super::super::encode::{RAW, encode};
     use super::*;
 
     /// A frame of one grey value whose chroma is neutral.
     fn flat(format: PixelFormat, value: u8) -> Frame {
-        let (width, height) = (6, 4);
-        let (stride, bytes) = match format {
-            PixelFormat::Yuyv => (12, [value, 128].repeat(24)),
-            PixelFormat::Uyvy => (12, [128, value].repeat(24)),
-            PixelFormat::Nv12 | PixelFormat::Yu12 => (6, [vec![value; 24], vec![128; 12]].concat()),
-            PixelFormat::Grey => (6, vec![value; 24]),
-            PixelFormat::Rgb24 | PixelFormat::Bgr24 => (18, vec![value; 72]),
-            PixelFormat::Rgbx32 | PixelFormat::Bgrx32 => (24, vec![value; 96]),
-            PixelFormat::Mjpeg => (0, Vec::new()),
-        };
-        Frame { width, height, stride, format, bytes, ..Frame::empty() }
-    }
-
-    const RAW: [PixelFormat; 9] = [
-        PixelFormat::Rgb24,
-        PixelFormat::Bgr24,
-        PixelFormat::Rgbx32,
-        PixelFormat::Bgrx32,
-        PixelFormat::Grey,
-        PixelFormat::Yuyv,
-        PixelFormat::Uyvy,
-        PixelFormat::Nv12,
-        PixelFormat::Yu12,
-    ];
-
-    fn is_yuv(format: PixelFormat) -> bool {
-        matches!(format, PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Nv12 | PixelFormat::Yu12)
+        let mut frame = Frame::empty();
+        encode(&RgbImage::from_pixel(6, 4, Rgb([value; 3])), format, &mut frame);
+        frame
     }
 
     #[test]
     fn every_raw_format_becomes_rgb() {
         let mut picture = RgbImage::new(2, 2);
         for format in RAW {
-            // 126 of 16..=235 is 128 of 0..=255.
-            let frame = flat(format, 126);
+            let frame = flat(format, 128);
             frame.check().unwrap();
             frame.rgb_into(&mut picture).unwrap();
             assert_eq!(picture.dimensions(), (6, 4));
-            let want = if is_yuv(format) { 128 } else { 126 };
-            assert!(picture.iter().all(|&byte| byte == want), "{format:?}");
+            assert!(picture.iter().all(|&byte| byte == 128), "{format:?}: {:?}", &picture.as_raw()[..3]);
         }
     }
 
@@ -317,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_shows_the_picture() {
-        let jpeg = flat(PixelFormat::Yuyv, 126).jpeg(90).unwrap();
+        let jpeg = flat(PixelFormat::Yuyv, 128).jpeg(90).unwrap();
         let shown = Frame { format: PixelFormat::Mjpeg, bytes: jpeg, ..Frame::empty() }.rgb().unwrap();
         assert_eq!(shown.dimensions(), (6, 4));
         assert!(shown.iter().all(|byte| byte.abs_diff(128) <= 1));

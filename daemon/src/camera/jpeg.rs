@@ -12,6 +12,8 @@ use zune_jpeg::JpegDecoder;
 
 use super::frame::{FrameError, check_size, resize};
 
+mod scan;
+
 const START: u8 = 0xd8;
 const END: u8 = 0xd9;
 const SCAN: u8 = 0xda;
@@ -57,6 +59,7 @@ pub(super) fn complete(bytes: &[u8]) -> Result<Cow<'_, [u8]>, FrameError> {
 /// Decodes into `picture`, reusing its memory.
 pub(super) fn decode_into(bytes: &[u8], picture: &mut RgbImage) -> Result<(), FrameError> {
     let bytes = complete(bytes)?;
+    scan::check(&bytes)?;
     // Damage inside the scan is an error rather than a half-grey picture.
     let options = DecoderOptions::default().set_strict_mode(true).jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&bytes[..]), options);
@@ -314,6 +317,54 @@ mod tests {
         // Stuffed 0xff bytes: 64 one bits, which no table has as a code.
         damaged[middle..middle + 16].copy_from_slice(&[0xff, 0].repeat(8));
         assert!(matches!(decode(&damaged), Err(FrameError::Decode(_))));
+    }
+
+    #[test]
+    fn a_scan_that_stops_early_is_refused_in_spite_of_its_end() {
+        let whole = picture();
+        let scan_at = headers(&whole).unwrap().scan_at;
+        for part in 1..20 {
+            let mut cut = whole[..scan_at + (whole.len() - scan_at) * part / 20].to_vec();
+            if cut.last() == Some(&0xff) {
+                cut.pop();
+            }
+            cut.extend_from_slice(&[0xff, END]);
+            check(&cut).unwrap();
+            assert!(
+                matches!(decode(&cut), Err(FrameError::Decode(_) | FrameError::Truncated { .. })),
+                "{part}"
+            );
+        }
+    }
+
+    #[test]
+    fn damaged_pictures_do_not_panic() {
+        let whole = picture();
+        let bare = without_tables(&whole);
+        let mut dice = 1u64;
+        let mut roll = |sides: usize| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) as usize % sides
+        };
+        let mut refused = 0;
+        for round in 0..3000 {
+            let mut damaged = if round % 2 == 0 { whole.clone() } else { bare.clone() };
+            // Headers are short, and they decide over memory and time.
+            let reach = if round % 3 == 0 { damaged.len() } else { 640.min(damaged.len()) };
+            for _ in 0..=roll(4) {
+                let at = roll(reach);
+                match roll(3) {
+                    0 => damaged[at] ^= 1 << roll(8),
+                    1 => damaged[at] = [0, 255, 127, 1][roll(4)],
+                    _ => drop(damaged.drain(at..(at + roll(9)).min(damaged.len()))),
+                }
+                if damaged.len() < reach {
+                    break;
+                }
+            }
+            refused += usize::from(decode(&damaged).is_err());
+        }
+        assert!(refused > 300, "{refused} of 3000 were refused");
     }
 
     #[test]

@@ -12,18 +12,22 @@ use zenoh::key_expr::KeyExpr;
 use super::file::{FileSource, Repeat};
 use super::frame::{Frame, PixelFormat};
 use super::test_camera::TestSource;
-use super::v4l2::{FourCc, V4l2Source, pixel_format};
+use super::tuning::Tuning;
+use super::v4l2::{FourCc, Memory, Setup, V4l2Source, pixel_format};
 
 /// Where a camera's frames come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A V4L2 device, `v4l2:/dev/video0`. A format can be demanded by its four letters:
-    /// `v4l2:/dev/video0?format=MJPG`.
+    /// `v4l2:/dev/video0?format=MJPG`. With `dmabuf` as another option, after an `&`, frames are read
+    /// as a GPU would read them.
     V4l2 {
         /// The device or a link to it.
         path: PathBuf,
         /// The only format to use.
         format: Option<FourCc>,
+        /// How frames are read.
+        memory: Memory,
     },
     /// A picture, a folder of pictures or an MJPEG recording, `file:PATH`. Folders and recordings
     /// start over at their end unless the name says `file:PATH?once`.
@@ -82,8 +86,8 @@ impl FromStr for Source {
         let (scheme, rest) = name.split_once(':').ok_or_else(|| SourceNameError::Scheme(name.into()))?;
         match scheme {
             "v4l2" => {
-                let (path, format) = with_format(rest, name)?;
-                Ok(Self::V4l2 { path: non_empty(path, name)?, format })
+                let (path, format, memory) = with_options(rest, name)?;
+                Ok(Self::V4l2 { path: non_empty(path, name)?, format, memory })
             }
             "file" => {
                 let (path, repeat) = match rest.strip_suffix("?once") {
@@ -93,10 +97,11 @@ impl FromStr for Source {
                 Ok(Self::File { path: non_empty(path, name)?, repeat })
             }
             "test" => {
-                let (number, format) = with_format(rest, name)?;
+                let (number, format, memory) = with_options(rest, name)?;
                 let seed = if number.is_empty() { Ok(0) } else { number.parse() };
                 let seed = seed.map_err(|_| SourceNameError::Seed(name.into()))?;
-                if format.is_some_and(|format| pixel_format(format).is_none()) {
+                let is_unknown = format.is_some_and(|format| pixel_format(format).is_none());
+                if is_unknown || memory != Memory::default() {
                     return Err(SourceNameError::Option(name.into()));
                 }
                 Ok(Self::Test { seed, format })
@@ -110,11 +115,18 @@ impl FromStr for Source {
     }
 }
 
-/// What stands before `?format=` and the format behind it.
-fn with_format<'a>(rest: &'a str, name: &str) -> Result<(&'a str, Option<FourCc>), SourceNameError> {
-    let Some((rest, option)) = rest.split_once('?') else { return Ok((rest, None)) };
-    let format = option.strip_prefix("format=").and_then(FourCc::parse);
-    Ok((rest, Some(format.ok_or_else(|| SourceNameError::Option(name.into()))?)))
+/// What stands before the question mark and the options behind it.
+fn with_options<'a>(rest: &'a str, name: &str) -> Result<(&'a str, Option<FourCc>, Memory), SourceNameError> {
+    let Some((rest, options)) = rest.split_once('?') else { return Ok((rest, None, Memory::Mapped)) };
+    let (mut format, mut memory) = (None, Memory::Mapped);
+    for option in options.split('&') {
+        match option.strip_prefix("format=").and_then(FourCc::parse) {
+            Some(fourcc) => format = Some(fourcc),
+            None if option == "dmabuf" => memory = Memory::Exported,
+            None => return Err(SourceNameError::Option(name.into())),
+        }
+    }
+    Ok((rest, format, memory))
 }
 
 fn non_empty(path: &str, name: &str) -> Result<PathBuf, SourceNameError> {
@@ -124,8 +136,13 @@ fn non_empty(path: &str, name: &str) -> Result<PathBuf, SourceNameError> {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::V4l2 { path, format: None } => write!(f, "v4l2:{}", path.display()),
-            Self::V4l2 { path, format: Some(format) } => write!(f, "v4l2:{}?format={format}", path.display()),
+            Self::V4l2 { path, format, memory } => {
+                write!(f, "v4l2:{}", path.display())?;
+                let format = format.map(|format| format!("format={format}"));
+                let memory = (*memory == Memory::Exported).then(|| "dmabuf".to_owned());
+                let options: Vec<_> = [format, memory].into_iter().flatten().collect();
+                if options.is_empty() { Ok(()) } else { write!(f, "?{}", options.join("&")) }
+            }
             Self::File { path, repeat: Repeat::Forever } => write!(f, "file:{}", path.display()),
             Self::File { path, repeat: Repeat::Once } => write!(f, "file:{}?once", path.display()),
             Self::Test { seed, format } => {
@@ -214,6 +231,14 @@ pub enum SourceError {
         /// What it offers.
         offered: String,
     },
+    /// A control of the configuration cannot be set.
+    #[error("{}: {problem}: see mobilevlmd cameras", path.display())]
+    Control {
+        /// The device.
+        path: PathBuf,
+        /// The control, its value and what is wrong.
+        problem: String,
+    },
     /// The driver refused something or said something impossible.
     #[error("{}: {what}: {error}", path.display())]
     Io {
@@ -285,9 +310,12 @@ impl Source {
     }
 
     /// Opens the source. Those on the bus are opened by a mailbox.
-    pub(super) fn open(&self, wanted: Wanted) -> Result<Box<dyn FrameSource>, SourceError> {
+    pub(super) fn open(&self, wanted: Wanted, tuning: &Tuning) -> Result<Box<dyn FrameSource>, SourceError> {
         Ok(match self {
-            Self::V4l2 { path, format } => Box::new(V4l2Source::open(path, *format, wanted)?),
+            Self::V4l2 { path, format, memory } => {
+                let setup = Setup { tuning: tuning.clone(), memory: *memory };
+                Box::new(V4l2Source::open(path, *format, wanted, &setup)?)
+            }
             Self::File { path, repeat } => Box::new(FileSource::open(path, *repeat, wanted.fps)?),
             Self::Test { seed, format } => {
                 let format = format.and_then(pixel_format).unwrap_or(PixelFormat::Yuyv);
@@ -308,6 +336,8 @@ mod tests {
             "v4l2:/dev/video0",
             "v4l2:/dev/v4l/by-id/usb-046d_C920-video-index0",
             "v4l2:/dev/video2?format=MJPG",
+            "v4l2:/dev/video2?dmabuf",
+            "v4l2:/dev/video2?format=YUYV&dmabuf",
             "file:/data/kitchen.mjpeg",
             "file:what?.png",
             "file:frames?once",
@@ -336,6 +366,7 @@ mod tests {
         }
         assert!(matches!("test:red".parse::<Source>(), Err(SourceNameError::Seed(_))));
         assert!(matches!("test:7?format=XYZW".parse::<Source>(), Err(SourceNameError::Option(_))));
+        assert!(matches!("test:?dmabuf".parse::<Source>(), Err(SourceNameError::Option(_))));
         assert!(matches!("v4l2:/dev/video0?size=9".parse::<Source>(), Err(SourceNameError::Option(_))));
     }
 }

@@ -9,6 +9,7 @@ use super::encode;
 use super::frame::{Frame, PixelFormat};
 use super::pace::Pace;
 use super::source::{Delivery, FrameSource, SourceError, Wanted};
+use super::v4l2::name_of;
 use super::world::{Painter, UNSEEN, World};
 use crate::wall_clock;
 
@@ -60,7 +61,7 @@ impl TestSource {
 impl FrameSource for TestSource {
     fn describe(&self) -> String {
         let (width, height) = self.size;
-        let format = format!("{:?}", self.format).to_ascii_uppercase();
+        let format = name_of(self.format).map_or_else(String::new, |name| name.to_string());
         format!("test world {}, {format} {width}x{height} at {} fps", self.number, self.pace.fps())
     }
 

@@ -1,9 +1,12 @@
 //! Cameras behind Video4Linux: what they offer, and a stream of their frames.
 //!
-//! `device` has one method per ioctl, `negotiate` chooses format, size and rate, `stream` runs
-//! the ring of mapped buffers, `hotplug` and `identity` find a camera that was lost.
+//! `device` has one method per ioctl, `control` those of controls, `negotiate` chooses format, size
+//! and rate, `stream` runs the ring of mapped buffers, `hotplug` and `identity` find a camera that was
+//! lost.
 
 mod device;
+mod control;
+mod color;
 mod fourcc;
 mod hotplug;
 mod identity;
@@ -13,10 +16,10 @@ mod negotiate;
 mod stream;
 
 pub use fourcc::FourCc;
-pub(super) use fourcc::pixel_format;
+pub(super) use fourcc::{name_of, pixel_format};
 pub(super) use hotplug::{Hotplug, Woken, wait};
 pub(super) use identity::Whereabouts;
-pub use listing::{DeviceListing, FormatListing, SizeListing, list};
+pub use listing::{ControlListing, DeviceListing, FormatListing, SizeListing, list};
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,6 +32,24 @@ use stream::Stream;
 use super::frame::Frame;
 use super::pace::Fps;
 use super::source::{Delivery, FrameSource, SourceError, Wanted};
+use super::tuning::Tuning;
+
+/// How the bytes of a frame come here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// The device's buffers are mapped.
+    #[default]
+    Mapped,
+    /// They are exported as DMABUF descriptors, as a GPU would read them, and these are mapped.
+    Exported,
+}
+
+/// What is done when a device is opened, beside choosing a mode.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Setup {
+    pub(super) tuning: Tuning,
+    pub(super) memory: Memory,
+}
 
 /// A V4L2 device as a camera.
 pub(super) struct V4l2Source {
@@ -38,8 +59,13 @@ pub(super) struct V4l2Source {
 }
 
 impl V4l2Source {
-    /// Opens the device, chooses a mode and starts the stream.
-    pub(super) fn open(path: &Path, format: Option<FourCc>, wanted: Wanted) -> Result<Self, SourceError> {
+    /// Opens the device, chooses a mode, sets the controls and starts the stream.
+    pub(super) fn open(
+        path: &Path,
+        format: Option<FourCc>,
+        wanted: Wanted,
+        setup: &Setup,
+    ) -> Result<Self, SourceError> {
         let device = Device::open(path).map_err(|error| match error.raw_os_error() {
             Some(libc::EACCES | libc::EPERM) => SourceError::Denied(path.to_owned()),
             Some(libc::ENODEV) => SourceError::Absent(path.to_owned()),
@@ -61,15 +87,20 @@ impl V4l2Source {
         }
         let mode = choose(&offers, wanted, |fourcc, (width, height)| rates(&device, fourcc, width, height))
             .ok_or_else(|| no_format(offered_formats(&offers)))?;
-        let stream = Stream::start(device, kind, mode)?;
+        let stream = Stream::start(device, kind, &mode, setup)?;
         let rate = stream.rate();
         let at_rate = rate.map_or_else(String::new, |rate| format!(" at {} fps", Fps(rate.fps())));
         let (width, height) = stream.size();
+        let reason = match format {
+            Some(_) => "the format asked for",
+            None => mode.reason.as_str(),
+        };
+        let exported = if setup.memory == Memory::Exported { ", read through DMABUF" } else { "" };
         let description = format!(
-            "{} ({}), {} {width}x{height}{at_rate}",
+            "{} ({}), {} {width}x{height}{at_rate}{exported} ({reason})",
             path.display(),
             capabilities.card,
-            stream.fourcc()
+            stream.fourcc(),
         );
         let interval =
             rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate.fps().max(0.01)));

@@ -1,6 +1,7 @@
-//! `mobilevlmd cameras`: lists V4L2 devices, formats, sizes and rates, or tries one source.
+//! `mobilevlmd cameras`: lists V4L2 devices, formats, sizes, rates and controls, or tries one source.
 
 use std::fmt::{self, Write as _};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
@@ -10,11 +11,11 @@ use messages::{CameraPhase, CameraState, CameraStatus};
 use serde::Serialize;
 
 use super::Failure;
-use crate::camera::v4l2::{self, DeviceListing, FormatListing, SizeListing};
-use crate::camera::{self, CameraHandle, Fps, Frame, Network, Wake};
+use crate::camera::v4l2::{self, ControlListing, DeviceListing, FormatListing, SizeListing};
+use crate::camera::{self, CameraHandle, ControlValue, Fps, Frame, Network, Wake};
 use crate::config::CameraConfig;
 
-/// Lists V4L2 devices, formats, sizes and rates, or tries one source of frames
+/// Lists V4L2 devices, formats, sizes, rates and controls, or tries one source of frames
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print JSON: one object, or with --try one object per line
@@ -39,6 +40,9 @@ struct Trial {
     /// Wanted frames per second
     #[arg(long, default_value_t = 0.0, requires = "source")]
     fps: f64,
+    /// Set this control first, as in --control brightness=7
+    #[arg(long = "control", value_name = "NAME=VALUE", requires = "source")]
+    controls: Vec<String>,
     /// Frames to look at
     #[arg(long, default_value_t = 30, requires = "source")]
     frames: u64,
@@ -97,6 +101,9 @@ fn write_devices(out: &mut String, devices: &[DeviceListing]) -> fmt::Result {
         for format in &device.formats {
             write_format(out, format)?;
         }
+        for control in &device.controls {
+            write_control(out, control)?;
+        }
     }
     Ok(())
 }
@@ -118,12 +125,26 @@ fn write_format(out: &mut String, format: &FormatListing) -> fmt::Result {
     Ok(())
 }
 
+fn write_control(out: &mut String, control: &ControlListing) -> fmt::Result {
+    write!(out, "  control {}", control.name)?;
+    if let Some(value) = control.value {
+        write!(out, " = {value}")?;
+    }
+    write!(out, "  ({}", control.range)?;
+    if let Some(default) = control.default {
+        write!(out, "; default {default}")?;
+    }
+    let notes = [(!control.settable, "; read only"), (!control.active, "; without effect now")];
+    let notes: String = notes.iter().filter(|(is_so, _)| *is_so).map(|(_, note)| *note).collect();
+    writeln!(out, "{notes})")
+}
+
 /// What a trial tells, one JSON object each.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Told<'a> {
     State(&'a CameraState),
-    Frame(Look),
+    Frame(&'a Look),
     Status(&'a CameraStatus),
 }
 
@@ -139,29 +160,48 @@ struct Look {
     bytes: usize,
     /// Mean of red, green and blue: a covered lens shows.
     mean_rgb: [f64; 3],
+    /// The same in the middle of each eighth of the picture, left to right: test patterns show.
+    bars_rgb: [[f64; 3]; 8],
 }
 
 impl Look {
     fn at(frame: &Frame, picture: &RgbImage) -> Self {
-        let mut sums = [0u64; 3];
-        for pixel in picture.pixels() {
-            for (sum, &value) in sums.iter_mut().zip(&pixel.0) {
-                *sum += u64::from(value);
-            }
-        }
-        let pixels = picture.pixels().len().max(1) as f64;
-        let mean_rgb = sums.map(|sum| (sum as f64 / pixels * 10.0).round() / 10.0);
+        let (width, height) = picture.dimensions();
         Self {
             sequence: frame.sequence,
             captured_at: frame.captured_at,
             age_ms: frame.captured.elapsed().as_secs_f64() * 1e3,
             format: format!("{:?}", frame.format),
-            width: picture.width(),
-            height: picture.height(),
+            width,
+            height,
             bytes: frame.bytes.len(),
-            mean_rgb,
+            mean_rgb: mean_of(picture, 0..width),
+            bars_rgb: bars_of(picture),
         }
     }
+}
+
+/// Means of the middle halves of eight bars.
+fn bars_of(picture: &RgbImage) -> [[f64; 3]; 8] {
+    let width = picture.width();
+    [0, 1, 2, 3, 4, 5, 6, 7].map(|i| {
+        let (start, end) = ((4 * i + 1) * width / 32, (4 * i + 3) * width / 32);
+        mean_of(picture, start..end.max(start + 1).min(width))
+    })
+}
+
+/// Mean of red, green and blue over columns of a picture, to a tenth.
+fn mean_of(picture: &RgbImage, columns: Range<u32>) -> [f64; 3] {
+    let mut sums = [0u64; 3];
+    for line in picture.chunks_exact(3 * picture.width().max(1) as usize) {
+        for pixel in line[3 * columns.start as usize..3 * columns.end as usize].as_chunks::<3>().0 {
+            for (sum, &value) in sums.iter_mut().zip(pixel) {
+                *sum += u64::from(value);
+            }
+        }
+    }
+    let pixels = f64::from(columns.len().max(1) as u32) * f64::from(picture.height().max(1));
+    sums.map(|sum| (sum as f64 / pixels * 10.0).round() / 10.0)
 }
 
 impl fmt::Display for Look {
@@ -183,6 +223,7 @@ fn try_source(source: &str, trial: &Trial, json: bool) -> Result<(), Failure> {
         width: trial.width,
         height: trial.height,
         fps: trial.fps,
+        controls: trial.controls.iter().map(|text| control(text)).collect::<Result<_, _>>()?,
         ..CameraConfig::default()
     };
     let wake = Wake::default();
@@ -206,6 +247,18 @@ fn try_source(source: &str, trial: &Trial, json: bool) -> Result<(), Failure> {
         if status.state.reason.is_empty() { String::new() } else { format!(": {}", status.state.reason) };
     let missed = || Failure::new(format!("{seen} of {} frames came in time{reason}", trial.frames));
     is_enough.then_some(()).ok_or_else(missed)
+}
+
+/// A control and its value, as in `brightness=7`.
+fn control(text: &str) -> Result<(String, ControlValue), Failure> {
+    let expected = || Failure::new(format!("--control {text}: write NAME=VALUE, as in brightness=7"));
+    let (name, value) = text.split_once('=').ok_or_else(expected)?;
+    let value = match (value.parse(), value.parse()) {
+        (Ok(number), _) => ControlValue::Number(number),
+        (_, Ok(switch)) => ControlValue::Switch(switch),
+        _ => ControlValue::Item(value.to_owned()),
+    };
+    Ok((name.to_owned(), value))
 }
 
 /// Looks at frames until there were enough, the time is over or the source has ended. Returns
@@ -234,7 +287,7 @@ fn look(
             seen += 1;
             let now = Instant::now();
             if json || now >= next_line || seen == frames {
-                tell(&Told::Frame(Look::at(&frame, &picture)), json);
+                tell(&Told::Frame(&Look::at(&frame, &picture)), json);
                 next_line = now + Duration::from_secs(1);
             }
         } else if camera.status().state.phase == CameraPhase::Ended {
@@ -283,6 +336,14 @@ mod tests {
             driver: "uvcvideo".into(),
             bus: "usb-1".into(),
             formats,
+            controls: vec![ControlListing {
+                name: "power_line_frequency".into(),
+                range: "one of 0 \"Disabled\", 1 \"50 Hz\"".into(),
+                value: Some(1),
+                default: Some(0),
+                settable: true,
+                active: false,
+            }],
             error: error.map(Into::into),
         }
     }
@@ -323,8 +384,33 @@ mod tests {
                 "        640x480 at 30, 7.5",
                 "        16x16 to 1920x1080",
                 "  H264  words, not understood",
+                "  control power_line_frequency = 1  (one of 0 \"Disabled\", 1 \"50 Hz\"; default 0; without effect now)",
             ]
         );
+    }
+
+    #[test]
+    fn controls_of_the_command_line_are_those_of_the_configuration() {
+        for (text, want) in [
+            ("brightness=-7", ControlValue::Number(-7)),
+            ("white_balance_automatic=false", ControlValue::Switch(false)),
+            ("power_line_frequency=50 Hz", ControlValue::Item("50 Hz".into())),
+        ] {
+            let (name, value) = control(text).unwrap();
+            assert_eq!((format!("{name}="), value), (text[..=text.find('=').unwrap()].to_owned(), want));
+        }
+        assert!(control("brightness").is_err());
+    }
+
+    #[test]
+    fn bars_are_looked_at_in_their_middle() {
+        for width in [64, 40, 8] {
+            let picture = RgbImage::from_fn(width, 2, |x, _| image::Rgb([(x * 8 / width) as u8, 9, 9]));
+            let want = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| [f64::from(i), 9.0, 9.0]);
+            assert_eq!(bars_of(&picture), want, "{width}");
+            assert_eq!(mean_of(&picture, 0..width), [3.5, 9.0, 9.0]);
+        }
+        assert_eq!(bars_of(&RgbImage::from_pixel(1, 1, image::Rgb([7; 3]))), [[7.0; 3]; 8]);
     }
 
     #[test]

@@ -204,6 +204,19 @@ fn check_cameras(cameras: &[CameraConfig]) -> Check {
         seconds(&key("max_age_s"), camera.max_age_s, 0.001..=3600.0)?;
         number(&key("publish_fps"), camera.publish_fps, 0.0..=1000.0)?;
         whole(&key("publish_quality"), camera.publish_quality.into(), 1..=100)?;
+        number(&key("black_level"), camera.black_level, 0.0..=0.9)?;
+        if !matches!(camera.white_balance.len(), 0 | 3) {
+            return refuse(
+                &key("white_balance"),
+                "three gains, of red, green and blue, or none to find them",
+            );
+        }
+        for gain in &camera.white_balance {
+            number(&key("white_balance"), *gain, 0.1..=16.0)?;
+        }
+        if !camera.controls.is_empty() && !camera.source.starts_with("v4l2:") {
+            return refuse(&key("controls"), "only cameras of v4l2: have controls");
+        }
     }
     Ok(())
 }

@@ -24,9 +24,9 @@ impl Converter {
     /// Writes R, G, B bytes of every pixel. Nothing is written if a plane is too short.
     pub fn rgb(self, picture: &Picture<'_>, rgb: PlaneMut<'_>) -> Result<(), PixelsError> {
         match self.isa {
-            // SAFETY: the token proves the features.
+            // SAFETY: either token proves the features.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(_) => unsafe { convert_avx2(picture, rgb) },
+            Isa::Avx2(_) | Isa::AvxVnni(_) => unsafe { convert_avx2(picture, rgb) },
             // SAFETY: the token proves the features.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => unsafe { convert_avx512(picture, rgb) },

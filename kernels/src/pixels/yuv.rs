@@ -154,20 +154,20 @@ impl Block {
     #[inline(always)]
     fn write_rgb(&self, factors: Factors, rgb: &mut [u8]) {
         // What chroma adds to the pixels of a pair, once for each of the two.
-        let mut terms = [[[0i16; 2]; PAIRS]; 3];
+        let (mut reds, mut greens, mut blues) = ([[0i16; 2]; PAIRS], [[0i16; 2]; PAIRS], [[0i16; 2]; PAIRS]);
         for i in 0..PAIRS {
             let (u, v) = (i16::from(self.u[i]) - 128, i16::from(self.v[i]) - 128);
-            terms[0][i] = [product(v, factors.rv); 2];
-            terms[1][i] = [-product(u, factors.gu) - product(v, factors.gv); 2];
-            terms[2][i] = [product(u, factors.bu); 2];
+            reds[i] = [product(v, factors.rv); 2];
+            greens[i] = [-product(u, factors.gu) - product(v, factors.gv); 2];
+            blues[i] = [product(u, factors.bu); 2];
         }
-        let [red_terms, green_terms, blue_terms] = [0, 1, 2].map(|c| terms[c].as_flattened());
+        let (reds, greens, blues) = (reds.as_flattened(), greens.as_flattened(), blues.as_flattened());
         let (mut red, mut green, mut blue) = ([0; BLOCK], [0; BLOCK], [0; BLOCK]);
         for i in 0..BLOCK {
             let y = product(i16::from(self.y[i]) - factors.black, factors.y);
-            red[i] = code(y + red_terms[i]);
-            green[i] = code(y + green_terms[i]);
-            blue[i] = code(y + blue_terms[i]);
+            red[i] = code(y + reds[i]);
+            green[i] = code(y + greens[i]);
+            blue[i] = code(y + blues[i]);
         }
         put_words(&join(&red, &green, &blue), rgb);
     }
@@ -208,7 +208,7 @@ mod tests {
         let hd = YuvColor { matrix: YuvMatrix::Bt709, ..limited };
         assert_eq!(exact_rgb(hd, 63, 102, 240), [255, 1, 0]);
         let uhd = YuvColor { matrix: YuvMatrix::Bt2020, ..limited };
-        assert_eq!(exact_rgb(uhd, 74, 97, 240), [255, 0, 0]);
+        assert_eq!(exact_rgb(uhd, 74, 97, 240), [255, 0, 1]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use kernels::pixels::{
 
 /// How a picture lies in memory.
 #[derive(Clone, Copy, Debug)]
-pub enum Layout {
+pub(crate) enum Layout {
     Rgb(RgbOrder),
     Grey(Samples),
     Packed(PackedOrder),
@@ -17,7 +17,7 @@ pub enum Layout {
 }
 
 /// Every layout.
-pub fn layouts() -> Vec<Layout> {
+pub(crate) fn layouts() -> Vec<Layout> {
     use RgbOrder::{Bgr, Bgrx, Rgb, Rgbx, Xbgr, Xrgb};
     const SAMPLES: [Samples; 5] =
         [Samples::Bits8, Samples::Bits10, Samples::Bits12, Samples::Bits16, Samples::Packed10];
@@ -37,7 +37,7 @@ pub fn layouts() -> Vec<Layout> {
 
 /// Every meaning that the values of a layout can have.
 #[allow(dead_code, reason = "the benchmark shares this file")]
-pub fn colors(layout: Layout) -> Vec<Color> {
+pub(crate) fn colors(layout: Layout) -> Vec<Color> {
     use YuvMatrix::{Bt601, Bt709, Bt2020, Smpte240m};
     let yuv = |matrix| [YuvRange::Limited, YuvRange::Full].map(|range| YuvColor { matrix, range });
     let sensor = |balance, curve| SensorColor { black: 64, balance, curve };
@@ -58,7 +58,7 @@ pub fn colors(layout: Layout) -> Vec<Color> {
 }
 
 /// The planes of a picture, each with its stride.
-pub struct Bytes {
+pub(crate) struct Bytes {
     layout: Layout,
     size: Size,
     planes: Vec<(Vec<u8>, usize)>,
@@ -67,7 +67,7 @@ pub struct Bytes {
 impl Bytes {
     /// A picture of `byte(n)` for byte `n` of each plane; each line has `padding` bytes more than
     /// it needs.
-    pub fn new(layout: Layout, size: Size, padding: usize, byte: impl Fn(usize) -> u8) -> Self {
+    pub(crate) fn new(layout: Layout, size: Size, padding: usize, byte: impl Fn(usize) -> u8) -> Self {
         let Size { width, height } = size;
         let pairs = width.div_ceil(2);
         let shapes = match layout {
@@ -93,7 +93,7 @@ impl Bytes {
     }
 
     /// The picture.
-    pub fn picture(&self, color: Color) -> Picture<'_> {
+    pub(crate) fn picture(&self, color: Color) -> Picture<'_> {
         let plane = |i: usize| Plane { bytes: &self.planes[i].0, stride: self.planes[i].1 };
         let planes = match self.layout {
             Layout::Rgb(order) => Planes::Rgb { order, rgb: plane(0) },
@@ -108,13 +108,13 @@ impl Bytes {
 
     /// Bytes of all planes.
     #[allow(dead_code, reason = "the benchmark shares this file")]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.planes.iter().map(|(bytes, _)| bytes.len()).sum()
     }
 
     /// Takes the last byte of plane `i` away; `false` if there is no such plane.
     #[allow(dead_code, reason = "the benchmark shares this file")]
-    pub fn cut(&mut self, i: usize) -> bool {
+    pub(crate) fn cut(&mut self, i: usize) -> bool {
         self.planes.get_mut(i).and_then(|(bytes, _)| bytes.pop()).is_some()
     }
 }

@@ -1,28 +1,18 @@
 //! The conversion of pictures on every instruction set against the reference.
 
-use kernels::Cpu;
-use kernels::pixels::{Color, Converter, PixelsError, PlaneMut, Size};
+use kernels::pixels::{Color, Converter, Picture, PixelsError, PlaneMut, Size};
 use kernels::reference;
 
+use crate::levels;
 use crate::pictures::{Bytes, Layout, colors, layouts};
 
-/// Around the width of a block of 64 pixels and of a strip of 512, and less than a filter needs.
+/// Odd and even, around the width of a block of 64 pixels and of a strip of 512, and less than a filter
+/// needs.
+#[rustfmt::skip]
 const SIZES: [(usize, usize); 14] = [
-    (1, 1),
-    (2, 1),
-    (1, 2),
-    (2, 2),
-    (3, 3),
-    (5, 4),
-    (63, 3),
-    (64, 6),
-    (65, 5),
-    (130, 2),
-    (511, 3),
-    (513, 3),
-    (514, 2),
-    (1027, 3),
-]; // Odd and even, both ways.
+    (1, 1), (2, 1), (1, 2), (2, 2), (3, 3), (5, 4), (63, 3), (64, 6), (65, 5), (130, 2), (511, 3), (513, 3),
+    (514, 2), (1027, 3),
+];
 
 fn noise(n: usize) -> u8 {
     ((n as u32).wrapping_mul(2_654_435_761) >> 23) as u8
@@ -59,7 +49,7 @@ fn check(layout: Layout, bytes: &Bytes, size: Size, color: Color, converters: &[
 
 #[test]
 fn every_layout_has_the_pixels_of_the_reference() {
-    let converters: Vec<_> = Cpu::available().into_iter().map(|level| Converter::new(Some(level))).collect();
+    let converters: Vec<_> = levels().into_iter().map(|level| Converter::new(Some(level))).collect();
     for layout in layouts() {
         for (width, height) in SIZES {
             let size = Size { width, height };
@@ -75,6 +65,8 @@ fn every_layout_has_the_pixels_of_the_reference() {
 
 #[test]
 fn a_plane_without_its_last_byte_is_refused_and_nothing_written() {
+    type Convert = fn(&Picture<'_>, PlaneMut<'_>) -> Result<(), PixelsError>;
+    let best: Convert = |picture, out| Converter::default().rgb(picture, out);
     let size = Size { width: 5, height: 3 };
     for layout in layouts() {
         for plane in 0..3 {
@@ -84,7 +76,7 @@ fn a_plane_without_its_last_byte_is_refused_and_nothing_written() {
             }
             let picture = bytes.picture(Color::default());
             let mut out = [0; 45];
-            for rgb in [|p: &_, o: PlaneMut<'_>| Converter::default().rgb(p, o), reference::pixels::rgb] {
+            for rgb in [best, reference::pixels::rgb as Convert] {
                 let refused = rgb(&picture, PlaneMut { bytes: &mut out, stride: 15 });
                 assert!(matches!(refused, Err(PixelsError::Short { .. })), "{layout:?}: {refused:?}");
             }

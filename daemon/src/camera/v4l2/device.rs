@@ -4,15 +4,15 @@ use std::ffi::c_void;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kernels::pixels::{YuvColor, YuvMatrix, YuvRange};
 use v4l::v4l_sys::*;
 use v4l::v4l2::{self, vidioc};
 
+use super::color::{ColorFields, DriverColor};
 use super::fourcc::FourCc;
 use super::mapping::Mapping;
 use super::negotiate::{Rate, SizeRange};
@@ -72,7 +72,7 @@ pub(super) struct FormatDescription {
 pub(super) struct Format {
     pub(super) fourcc: FourCc,
     pub(super) size: (u32, u32),
-    pub(super) color: YuvColor,
+    pub(super) color: DriverColor,
     /// Bytes from line to line, for each plane.
     pub(super) strides: Vec<u32>,
 }
@@ -107,8 +107,10 @@ pub(super) struct PlaneUse {
 /// What a wait for a frame ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ready {
-    /// A buffer is filled, or the next call says what is wrong.
+    /// A buffer is filled.
     Yes,
+    /// Something is wrong; taking a buffer says what.
+    Trouble,
     /// The time is over.
     No,
 }
@@ -124,7 +126,7 @@ pub(super) struct Device {
 ///
 /// # Safety
 /// All bytes zero must be a value, and it must hold no pointer that the kernel follows.
-unsafe trait Plain: Sized {
+pub(super) unsafe trait Plain: Sized {
     fn zeroed() -> Self {
         // SAFETY: all bytes zero are a value, as the trait demands.
         unsafe { mem::zeroed() }
@@ -147,6 +149,8 @@ unsafe impl Plain for v4l2_streamparm {}
 unsafe impl Plain for v4l2_plane {}
 // SAFETY: as above but for overlay windows, whose type is never set in this file.
 unsafe impl Plain for v4l2_format {}
+// SAFETY: as above.
+unsafe impl Plain for v4l2_exportbuffer {}
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}
 
@@ -340,6 +344,9 @@ impl Device {
         // SAFETY: the pointer is to one valid entry and the count is one.
         match unsafe { libc::poll(&mut entry, 1, millis) } {
             0 => Ok(Ready::No),
+            1.. if entry.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0 => {
+                Ok(Ready::Trouble)
+            }
             1.. => Ok(Ready::Yes),
             _ => match io::Error::last_os_error() {
                 error if error.kind() == io::ErrorKind::Interrupted => Ok(Ready::No),
@@ -353,6 +360,17 @@ impl Device {
         Mapping::new(&self.fd, plane)
     }
 
+    /// VIDIOC_EXPBUF: a descriptor of a plane of a buffer that other devices can read from, a GPU
+    /// for one. The memory lives as long as the descriptor.
+    pub(super) fn export(&self, kind: Kind, index: u32, plane: u32) -> io::Result<OwnedFd> {
+        let type_ = kind.buffer_type();
+        let flags = (libc::O_RDONLY | libc::O_CLOEXEC).cast_unsigned();
+        let mut export = v4l2_exportbuffer { type_, index, plane, flags, ..Plain::zeroed() };
+        self.ioctl(vidioc::VIDIOC_EXPBUF, &mut export)?;
+        // SAFETY: the kernel has just made the descriptor for this call.
+        Ok(unsafe { OwnedFd::from_raw_fd(export.fd) })
+    }
+
     /// One entry of a list; `false` behind the last, or if the driver has no such list.
     fn enumerate<T: Plain>(&self, request: vidioc::_IOC_TYPE, entry: &mut T) -> io::Result<bool> {
         match self.ioctl(request, entry) {
@@ -362,7 +380,7 @@ impl Device {
         }
     }
 
-    fn ioctl<T: Plain>(&self, request: vidioc::_IOC_TYPE, argument: &mut T) -> io::Result<()> {
+    pub(super) fn ioctl<T: Plain>(&self, request: vidioc::_IOC_TYPE, argument: &mut T) -> io::Result<()> {
         assert_eq!(request_bytes(request), size_of::<T>(), "the request is for another structure");
         // SAFETY: the kernel reads and writes as many bytes as the request says, which is the size
         // of the argument, and follows no pointer in it.
@@ -446,10 +464,19 @@ fn read_format(kind: Kind, format: &v4l2_format) -> Format {
             let pix = unsafe { format.fmt.pix };
             // SAFETY: both members are one integer.
             let encoding = unsafe { pix.__bindgen_anon_1.ycbcr_enc };
+            // Without the magic number the driver knows nothing of the fields behind it.
+            let is_extended = pix.priv_ == V4L2_PIX_FMT_PRIV_MAGIC;
+            let extended = |value: u32| if is_extended { value } else { 0 };
+            let color = ColorFields {
+                colorspace: pix.colorspace,
+                encoding: extended(encoding),
+                quantization: extended(pix.quantization),
+                transfer: extended(pix.xfer_func),
+            };
             Format {
                 fourcc: FourCc::from_code(pix.pixelformat),
                 size: (pix.width, pix.height),
-                color: color(pix.colorspace, encoding, pix.quantization),
+                color: DriverColor::new(color),
                 strides: vec![pix.bytesperline],
             }
         }
@@ -461,28 +488,19 @@ fn read_format(kind: Kind, format: &v4l2_format) -> Format {
             let planes = MAX_PLANES.min(usize::from(pix.num_planes));
             // The structure is packed: its fields are copied out before they are looked at.
             let (plane_formats, code) = (pix.plane_fmt, pix.pixelformat);
+            let color = ColorFields {
+                colorspace: pix.colorspace,
+                encoding: encoding.into(),
+                quantization: pix.quantization.into(),
+                transfer: pix.xfer_func.into(),
+            };
             Format {
                 fourcc: FourCc::from_code(code),
                 size: (pix.width, pix.height),
-                color: color(pix.colorspace, encoding.into(), pix.quantization.into()),
+                color: DriverColor::new(color),
                 strides: plane_formats[..planes].iter().map(|plane| plane.bytesperline).collect(),
             }
         }
-    }
-}
-
-/// What YUV values stand for. What the driver leaves open follows its colour space.
-fn color(colorspace: u32, encoding: u32, quantization: u32) -> YuvColor {
-    let is_default = encoding == v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_DEFAULT;
-    let is_709 = encoding == v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_709
-        || encoding == v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_XV709
-        || is_default && colorspace == v4l2_colorspace_V4L2_COLORSPACE_REC709;
-    let is_full = quantization == v4l2_quantization_V4L2_QUANTIZATION_FULL_RANGE
-        || quantization == v4l2_quantization_V4L2_QUANTIZATION_DEFAULT
-            && colorspace == v4l2_colorspace_V4L2_COLORSPACE_JPEG;
-    YuvColor {
-        matrix: if is_709 { YuvMatrix::Bt709 } else { YuvMatrix::Bt601 },
-        range: if is_full { YuvRange::Full } else { YuvRange::Limited },
     }
 }
 
@@ -491,7 +509,7 @@ fn rate(interval: v4l2_fract) -> Rate {
 }
 
 /// Text up to the first zero byte.
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

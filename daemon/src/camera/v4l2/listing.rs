@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::control::{Control, ControlKind};
 use super::device::Device;
 use super::negotiate::SizeRange;
 use super::{Offer, offers, rates};
@@ -25,9 +26,28 @@ pub struct DeviceListing {
     pub bus: String,
     /// What it offers.
     pub formats: Vec<FormatListing>,
+    /// What can be set, by the names that the configuration takes.
+    pub controls: Vec<ControlListing>,
     /// Why it could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// A control of a device.
+#[derive(Clone, Debug, Serialize)]
+pub struct ControlListing {
+    /// Its name.
+    pub name: String,
+    /// The values it takes, in words.
+    pub range: String,
+    /// The value in force, if it can be read.
+    pub value: Option<i32>,
+    /// The value it has at first, if it has values.
+    pub default: Option<i32>,
+    /// Whether it can be set.
+    pub settable: bool,
+    /// Whether it has an effect now.
+    pub active: bool,
 }
 
 /// A format of a device.
@@ -84,6 +104,7 @@ fn listing(path: PathBuf, stable_paths: Vec<PathBuf>) -> Option<DeviceListing> {
         driver: String::new(),
         bus: String::new(),
         formats: Vec::new(),
+        controls: Vec::new(),
         error: Some(error.to_string()),
     };
     let device = match Device::open(&path) {
@@ -98,6 +119,7 @@ fn listing(path: PathBuf, stable_paths: Vec<PathBuf>) -> Option<DeviceListing> {
     };
     Some(DeviceListing {
         formats: offers.iter().map(|offer| format_listing(&device, offer)).collect(),
+        controls: device.controls().iter().map(|control| control_listing(&device, control)).collect(),
         path,
         stable_paths,
         card: capabilities.card,
@@ -105,6 +127,18 @@ fn listing(path: PathBuf, stable_paths: Vec<PathBuf>) -> Option<DeviceListing> {
         bus: capabilities.bus,
         error: None,
     })
+}
+
+fn control_listing(device: &Device, control: &Control) -> ControlListing {
+    let has_values = !matches!(control.kind, ControlKind::Button | ControlKind::Other);
+    ControlListing {
+        name: control.name.clone(),
+        range: control.range(),
+        value: device.control_value(control),
+        default: has_values.then_some(control.default),
+        settable: control.is_settable,
+        active: control.is_active,
+    }
 }
 
 fn format_listing(device: &Device, offer: &Offer) -> FormatListing {

@@ -1,4 +1,4 @@
-//! Memory shared with the driver.
+//! Memory shared with the driver: mapped from the device, or from a descriptor that it exported.
 
 use std::io;
 use std::ops::Range;
@@ -8,11 +8,27 @@ use v4l::v4l2;
 
 use super::device::PlaneMemory;
 
+/// A word about the use of exported memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// The processor begins to read.
+    Begins,
+    /// The processor has read.
+    Ends,
+}
+
+/// `_IOW('b', 0, struct dma_buf_sync)` of linux/dma-buf.h, and the flags of its one member.
+const DMA_BUF_IOCTL_SYNC: u32 = 0x4008_6200;
+const DMA_BUF_SYNC_READ: u64 = 1;
+const DMA_BUF_SYNC_END: u64 = 4;
+
 /// A mapped plane of a buffer.
 #[derive(Debug)]
 pub(super) struct Mapping {
     start: *mut u8,
     length: usize,
+    /// The exported descriptor it was mapped from, if it was.
+    exported: Option<OwnedFd>,
 }
 
 // SAFETY: the memory belongs to the process, not to a thread, and a mapping has one owner.
@@ -27,7 +43,40 @@ impl Mapping {
         // SAFETY: the kernel chooses the address, so no memory of this process is replaced.
         let start =
             unsafe { v4l2::mmap(std::ptr::null_mut(), length, protection, flags, fd.as_raw_fd(), offset)? };
-        Ok(Self { start: start.cast(), length })
+        Ok(Self { start: start.cast(), length, exported: None })
+    }
+
+    /// Maps a plane of `length` bytes that a device exported.
+    pub(super) fn of_export(exported: OwnedFd, length: u32) -> io::Result<Self> {
+        let bytes = length as usize;
+        // SAFETY: as above.
+        let start = unsafe {
+            v4l2::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                exported.as_raw_fd(),
+                0,
+            )?
+        };
+        Ok(Self { start: start.cast(), length: bytes, exported: Some(exported) })
+    }
+
+    /// Says that reading begins or ends. Memory mapped from the device itself needs no word.
+    pub(super) fn announce(&self, access: Access) -> io::Result<()> {
+        let Some(exported) = &self.exported else { return Ok(()) };
+        let flags: u64 = DMA_BUF_SYNC_READ | if access == Access::Begins { 0 } else { DMA_BUF_SYNC_END };
+        loop {
+            // SAFETY: the request reads one integer of 64 bits and keeps no pointer.
+            match unsafe { libc::ioctl(exported.as_raw_fd(), DMA_BUF_IOCTL_SYNC as _, &raw const flags) } {
+                0 => return Ok(()),
+                _ => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error => return Err(error),
+                },
+            }
+        }
     }
 
     /// Bytes that are mapped.

@@ -1,7 +1,8 @@
 //! The choice of format, size and rate: the cheapest that is adequate.
 //!
 //! 1. Size: the smallest that covers what is wanted in both directions, or else the largest.
-//! 2. Rate: formats that reach the wanted rate at that size go before those that do not.
+//! 2. Rate: formats that reach the wanted rate at that size go before those that do not, of which the
+//!    fastest goes first.
 //! 3. Format: the cheapest of these.
 //!
 //! Nothing wanted means 640x480, which the 336 pixels of the vision tower need, at 15 frames per
@@ -10,6 +11,7 @@
 use std::cmp::Reverse;
 
 use super::fourcc::{FourCc, Layout};
+use crate::camera::pace::Fps;
 use crate::camera::source::Wanted;
 
 const DEFAULT_SIZE: (u32, u32) = (640, 480);
@@ -80,7 +82,7 @@ impl Rate {
 }
 
 /// What was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mode {
     /// Format by name.
     pub(super) fourcc: FourCc,
@@ -88,6 +90,8 @@ pub(super) struct Mode {
     pub(super) size: (u32, u32),
     /// Rate to ask for, if the driver lists any.
     pub(super) rate: Option<Rate>,
+    /// Why, in words.
+    pub(super) reason: String,
 }
 
 /// Chooses among the understood offers; `rates` lists the rates of a format at a size.
@@ -97,17 +101,32 @@ pub(super) fn choose(
     mut rates: impl FnMut(FourCc, (u32, u32)) -> Vec<Rate>,
 ) -> Option<Mode> {
     let size = wanted_size(wanted);
+    let needed = if wanted.fps > 0.0 { wanted.fps } else { ADEQUATE_FPS };
     let understood = offers.iter().filter_map(|offer| offer.layout.map(|layout| (offer, layout)));
     let rated = understood.map(|(offer, layout)| {
         let fitted = fit_size(&offer.sizes, size);
         let rate = fit_rate(&rates(offer.fourcc, fitted), wanted.fps);
-        let needed = if wanted.fps > 0.0 { wanted.fps } else { ADEQUATE_FPS };
         // A driver that lists no rates gets the benefit of the doubt.
-        let is_slow = rate.is_some_and(|rate| rate.fps() < needed * FPS_TOLERANCE);
-        let key = (size_cost(fitted, size), is_slow, layout.order);
-        (key, Mode { fourcc: offer.fourcc, size: fitted, rate })
+        let slow = rate.filter(|rate| rate.fps() < needed * FPS_TOLERANCE);
+        let missing_millis = slow.map_or(0, |rate| ((needed - rate.fps()) * 1e3) as u64);
+        let adequacy = (size_cost(fitted, size), missing_millis);
+        ((adequacy, layout.order), Mode { fourcc: offer.fourcc, size: fitted, rate, reason: String::new() })
     });
-    rated.min_by_key(|(key, _)| *key).map(|(_, mode)| mode)
+    let rated: Vec<_> = rated.collect();
+    let ((adequacy, _), mode) = rated.iter().min_by_key(|(key, _)| *key)?;
+    let equals = rated.iter().filter(|((other, _), _)| other == adequacy).count();
+    let size = match (adequacy.0.0, mode.size == size) {
+        (true, _) => "the largest size".to_owned(),
+        (false, true) if (wanted.width, wanted.height) == (0, 0) => "the size the model needs".to_owned(),
+        (false, true) => "the size asked for".to_owned(),
+        (false, false) => format!("the smallest size that covers {}x{}", size.0, size.1),
+    };
+    let format = match (adequacy.1, equals) {
+        (1.., _) => format!("no format reaches {} fps, this is the fastest", Fps(needed)),
+        (0, 1) => format!("the only format with it at {} fps or more", Fps(needed)),
+        (0, _) => format!("the cheapest of {equals} formats at {} fps or more", Fps(needed)),
+    };
+    Some(Mode { reason: format!("{size}; {format}"), ..mode.clone() })
 }
 
 /// The wanted size; one side alone sets the other by the shape of the default.
@@ -192,6 +211,40 @@ mod tests {
             (320, 240, 0.0, "YUYV 320x240 30"),
         ] {
             assert_eq!(chosen(USB, width, height, fps), want, "wanted {width}x{height} at {fps}");
+        }
+    }
+
+    #[test]
+    fn a_choice_has_a_reason() {
+        let reason = |width, height, fps| {
+            let sizes = |sizes: &[(u32, u32)]| sizes.iter().map(|&(w, h)| SizeRange::one(w, h)).collect();
+            let offer = |name, list: &[(u32, u32)]| {
+                let fourcc = FourCc::parse(name).unwrap();
+                let layout = understood(fourcc);
+                Offer { fourcc, layout, description: String::new(), sizes: sizes(list) }
+            };
+            let offers = [
+                offer("YUYV", &[(640, 480), (1280, 720)]),
+                offer("MJPG", &[(640, 480), (1280, 720), (1920, 1080)]),
+            ];
+            let rates = |fourcc: FourCc, size: (u32, u32)| {
+                let fps = if fourcc.0 == *b"YUYV" && size.0 > 640 { 10 } else { 30 };
+                vec![Rate { numerator: 1, denominator: fps }]
+            };
+            choose(&offers, Wanted { width, height, fps }, rates).unwrap().reason
+        };
+        for (width, height, fps, want) in [
+            (0, 0, 0.0, "the size the model needs; the cheapest of 2 formats at 15 fps or more"),
+            (1280, 720, 30.0, "the size asked for; the only format with it at 30 fps or more"),
+            (
+                1000,
+                700,
+                60.0,
+                "the smallest size that covers 1000x700; no format reaches 60 fps, this is the fastest",
+            ),
+            (4000, 3000, 0.0, "the largest size; the only format with it at 15 fps or more"),
+        ] {
+            assert_eq!(reason(width, height, fps), want, "wanted {width}x{height} at {fps}");
         }
     }
 

@@ -1,14 +1,19 @@
 //! A running capture: a ring of buffers shared with the driver.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::device::{Device, Filled, Format, Kind, Ready};
 use super::fourcc::{FourCc, understood};
-use super::mapping::Mapping;
+use super::mapping::{Access, Mapping};
 use super::negotiate::{Mode, Rate};
+use super::{Memory, Setup};
 use crate::camera::frame::{Frame, PixelFormat, check_size};
 use crate::camera::source::{Delivery, SourceError};
+
+use kernels::pixels::Color;
+
 use crate::wall_clock;
 
 /// Buffers of the ring. The driver fills one while another is copied; two more bridge a pause of
@@ -21,28 +26,39 @@ pub(super) struct Stream {
     kind: Kind,
     format: Format,
     layout: PixelFormat,
+    color: Color,
     rate: Option<Rate>,
     /// The planes of each buffer.
     buffers: Vec<Vec<Mapping>>,
     clock: Clock,
     last_sequence: Option<u32>,
+    /// Frames lost since the last one that was delivered.
+    lost: u64,
 }
 
 impl Stream {
-    /// Sets the mode, maps the buffers and starts.
-    pub(super) fn start(device: Device, kind: Kind, mode: Mode) -> Result<Self, SourceError> {
+    /// Sets the mode and the controls, maps the buffers and starts.
+    pub(super) fn start(device: Device, kind: Kind, mode: &Mode, setup: &Setup) -> Result<Self, SourceError> {
         let path = device.path().to_owned();
-        let failed = |what| move |error| SourceError::io(&path.clone(), what, error);
+        let at = path.clone();
+        let failed = |what| move |error| SourceError::io(&at.clone(), what, error);
         let format = device.set_format(kind, mode.fourcc, mode.size).map_err(failed.clone()("set format"))?;
         let layout = check(&format).map_err(failed.clone()("set format"))?;
         let rate = match mode.rate {
             Some(rate) => device.set_rate(kind, rate).map_err(failed.clone()("set rate"))?,
             None => None,
         };
+        // Behind the format, since some drivers start over with it.
+        device
+            .set_controls(&setup.tuning.controls)
+            .map_err(|error| SourceError::Control { path: path.clone(), problem: error.to_string() })?;
         let count = device.request_buffers(kind, BUFFERS).map_err(failed.clone()("request buffers"))?;
-        let buffers = map_buffers(&device, kind, count).map_err(failed.clone()("map buffers"))?;
+        let buffers =
+            map_buffers(&device, kind, count, setup.memory).map_err(failed.clone()("map buffers"))?;
+        let color = Color { yuv: format.color.yuv, sensor: setup.tuning.sensor(format.color.is_linear) };
+        let (clock, last_sequence, lost) = (Clock::now(), None, 0);
         let mut stream =
-            Self { device, kind, format, layout, rate, buffers, clock: Clock::now(), last_sequence: None };
+            Self { device, kind, format, layout, color, rate, buffers, clock, last_sequence, lost };
         for index in 0..count {
             stream.device.queue(kind, index).map_err(failed.clone()("queue buffer"))?;
         }
@@ -69,40 +85,58 @@ impl Stream {
     /// Waits at most `wait` for a frame.
     pub(super) fn next_frame(&mut self, frame: &mut Frame, wait: Duration) -> Result<Delivery, SourceError> {
         let failed = |what, error| SourceError::io(self.device.path(), what, error);
-        if self.device.poll(wait).map_err(|error| failed("wait for a frame", error))? == Ready::No {
+        let ready = self.device.poll(wait).map_err(|error| failed("wait for a frame", error))?;
+        if ready == Ready::No {
             return Ok(Delivery::Nothing);
         }
         let filled = self.device.dequeue(self.kind).map_err(|error| failed("take a frame", error))?;
         let Some(filled) = filled else {
-            return Ok(Delivery::Nothing);
+            return match ready {
+                // Asking again at once would only keep the processor busy.
+                Ready::Trouble => Err(failed(
+                    "wait for a frame",
+                    io::Error::other("the driver reports trouble but no cause"),
+                )),
+                _ => Ok(Delivery::Nothing),
+            };
         };
         let planes = self.buffers.get(filled.index as usize).ok_or_else(|| {
             failed("take a frame", io::Error::other("the driver named a buffer that does not exist"))
         })?;
         if !filled.is_damaged {
+            let announce = |access| planes.iter().try_for_each(|plane| plane.announce(access));
+            announce(Access::Begins).map_err(|error| failed("read a buffer", error))?;
             self.fill(frame, &filled, planes);
+            announce(Access::Ends).map_err(|error| failed("read a buffer", error))?;
         }
         self.device.queue(self.kind, filled.index).map_err(|error| failed("return a buffer", error))?;
-        let lost = self.gap(filled.sequence);
+        self.count_gap(filled.sequence);
         if filled.is_damaged {
             return Ok(Delivery::Damaged("the driver marked the frame as damaged".into()));
         }
-        Ok(Delivery::Frame { lost })
+        Ok(Delivery::Frame { lost: std::mem::take(&mut self.lost) })
     }
 
     /// Copies a filled buffer.
     fn fill(&self, frame: &mut Frame, filled: &Filled, planes: &[Mapping]) {
         (frame.captured, frame.captured_at) = self.clock.at(filled.monotonic);
         (frame.width, frame.height) = self.format.size;
-        (frame.format, frame.color) = (self.layout, self.format.color);
-        frame.stride = if self.layout == PixelFormat::Mjpeg { 0 } else { self.format.strides[0] };
+        (frame.format, frame.color) = (self.layout, self.color);
+        // Some drivers leave it to the reader.
+        let stride = self.format.strides[0];
+        frame.stride = match self.layout {
+            PixelFormat::Mjpeg => 0,
+            layout if stride == 0 => layout.least_stride(self.format.size.0),
+            _ => stride,
+        };
         frame.bytes.clear();
         if let [plane] = planes {
             let used = filled.used[0];
             return plane.append_to(used.start as usize..used.end as usize, &mut frame.bytes);
         }
         for (i, (plane, used)) in planes.iter().zip(&filled.used).enumerate() {
-            let (lines, target_stride) = plane_shape(&self.format, self.layout, i);
+            let (height, stride) = (self.format.size.1 as usize, frame.stride as usize);
+            let (lines, target_stride) = self.layout.plane_shape(i, height, stride);
             let source = LinesOf {
                 plane,
                 start: used.start as usize,
@@ -113,10 +147,10 @@ impl Stream {
         }
     }
 
-    /// Frames lost before the one with this number of the driver.
-    fn gap(&mut self, sequence: u32) -> u64 {
+    /// Counts the frames lost before the one with this number of the driver.
+    fn count_gap(&mut self, sequence: u32) {
         let last = self.last_sequence.replace(sequence);
-        last.map_or(0, |last| frames_between(last, sequence))
+        self.lost += last.map_or(0, |last| frames_between(last, sequence));
     }
 }
 
@@ -144,22 +178,28 @@ fn check(format: &Format) -> io::Result<PixelFormat> {
     Ok(layout.format)
 }
 
-fn map_buffers(device: &Device, kind: Kind, count: u32) -> io::Result<Vec<Vec<Mapping>>> {
+/// Maps the planes of each buffer.
+fn map_buffers(device: &Device, kind: Kind, count: u32, memory: Memory) -> io::Result<Vec<Vec<Mapping>>> {
     if count < 2 {
         return Err(io::Error::other(format!("the driver has {count} buffers, two are needed")));
     }
-    let map = |index| device.query_buffer(kind, index)?.into_iter().map(|plane| device.map(plane)).collect();
+    let map = |index| {
+        let planes = device.query_buffer(kind, index)?;
+        match memory {
+            Memory::Mapped => planes.into_iter().map(|plane| device.map(plane)).collect(),
+            Memory::Exported => {
+                let exported = export(device, kind, index, planes.len())?;
+                let lengths = planes.iter().map(|plane| plane.length);
+                exported.into_iter().zip(lengths).map(|(fd, length)| Mapping::of_export(fd, length)).collect()
+            }
+        }
+    };
     (0..count).map(map).collect()
 }
 
-/// Lines of plane `index` of a frame, and bytes from one to the next in [`Frame::bytes`].
-fn plane_shape(format: &Format, layout: PixelFormat, index: usize) -> (usize, usize) {
-    let (height, stride) = (format.size.1 as usize, format.strides[0] as usize);
-    match (layout, index) {
-        (_, 0) => (height, stride),
-        (PixelFormat::Yu12, _) => (height.div_ceil(2), stride.div_ceil(2)),
-        _ => (height.div_ceil(2), stride),
-    }
+/// Descriptors of the planes of a buffer, for devices that read frames without a copy.
+fn export(device: &Device, kind: Kind, index: u32, planes: usize) -> io::Result<Vec<OwnedFd>> {
+    (0..planes as u32).map(|plane| device.export(kind, index, plane)).collect()
 }
 
 /// Lines in a mapped plane.
@@ -259,18 +299,5 @@ mod tests {
         let clock = Clock::now();
         let (instant, _) = clock.at(Some(monotonic_now() + Duration::from_secs(3600)));
         assert!(instant <= Instant::now());
-    }
-
-    #[test]
-    fn separate_planes_follow_the_layout_of_one() {
-        let format = Format {
-            fourcc: FourCc(*b"YM12"),
-            size: (7, 5),
-            color: Default::default(),
-            strides: vec![9, 8, 8],
-        };
-        let shapes = [0, 1, 2].map(|plane| plane_shape(&format, PixelFormat::Yu12, plane));
-        assert_eq!(shapes, [(5, 9), (3, 5), (3, 5)]);
-        assert_eq!(plane_shape(&format, PixelFormat::Nv12, 1), (3, 9));
     }
 }

@@ -1,6 +1,5 @@
 //! `sensor_msgs/Image`: names of pixel layouts, rows and their padding.
 
-use super::super::super::encode;
 use super::super::super::frame::{Frame, FrameError, PixelFormat, check_size};
 use crate::ros::cdr::{self, Bytes, Text};
 use crate::ros::message::{Header, Image, Time};
@@ -71,7 +70,7 @@ pub(super) fn read(image: &Image<'_>, frame: &mut Frame) -> Result<(), ImageErro
     }
     let known = LAYOUTS.iter().find(|(known, _)| *known == name);
     let (name, format) = *known.ok_or_else(|| ImageError::Encoding(name.chars().take(80).collect()))?;
-    let row = encode::stride(format, image.width);
+    let row = format.least_stride(image.width);
     check_rows(image, name, row)?;
     (frame.width, frame.height, frame.stride) = (image.width, image.height, image.step);
     (frame.format, frame.color) = (format, Default::default());
@@ -160,7 +159,7 @@ mod tests {
     fn every_layout_is_read_with_and_without_padding() {
         for (name, format) in LAYOUTS {
             for padding in [0, 6] {
-                let step = encode::stride(format, 6) + padding;
+                let step = format.least_stride(6) + padding;
                 let data = vec![128; 4 * step as usize * 2];
                 let frame = read_new(&image(name, (6, 4, step), &data)).unwrap();
                 frame.check().unwrap();
@@ -168,7 +167,7 @@ mod tests {
                 let short = &data[..frame.bytes.len() - 1];
                 let error = read_new(&image(name, (6, 4, step), short)).unwrap_err();
                 assert!(matches!(error, ImageError::Short { .. }), "{name}: {error}");
-                let error = read_new(&image(name, (6, 4, encode::stride(format, 6) - 1), &data)).unwrap_err();
+                let error = read_new(&image(name, (6, 4, format.least_stride(6) - 1), &data)).unwrap_err();
                 assert!(matches!(error, ImageError::Step { .. }), "{name}: {error}");
             }
         }
@@ -199,7 +198,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         for (_, format) in LAYOUTS {
-            let stride = encode::stride(format, 6);
+            let stride = format.least_stride(6);
             let bytes: Vec<u8> = (0..stride * 4 * 2).map(|at| at as u8).collect();
             let mut frame = Frame { width: 6, height: 4, stride, format, bytes, ..Frame::empty() };
             frame.captured_at = 1_700_000_000_000_000_007;
