@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use image::{ExtendedColorType, Rgb, RgbImage, codecs::jpeg::JpegEncoder};
+use kernels::pixels::{BayerOrder, Samples};
 use messages::{CameraPhase, CameraState};
 use mobilevlmd::camera::world::{UNSEEN, World};
 use mobilevlmd::camera::{self, CameraHandle, Frame, Network, PixelFormat, Wake};
@@ -117,6 +118,18 @@ fn the_test_camera_shows_its_world_in_every_format() {
         ("test:3?format=BGR3", PixelFormat::Bgr24),
         ("test:3?format=XB24", PixelFormat::Rgbx32),
         ("test:3?format=XR24", PixelFormat::Bgrx32),
+        ("test:3?format=YVYU", PixelFormat::Yvyu),
+        ("test:3?format=NV21", PixelFormat::Nv21),
+        ("test:3?format=NV16", PixelFormat::Nv16),
+        ("test:3?format=YV12", PixelFormat::Yv12),
+        ("test:3?format=422P", PixelFormat::Yuv422p),
+        ("test:3?format=BX24", PixelFormat::Xrgb32),
+        ("test:3?format=RX24", PixelFormat::Xbgr32),
+        ("test:3?format=RGGB", PixelFormat::Bayer(BayerOrder::Rggb, Samples::Bits8)),
+        ("test:3?format=BA10", PixelFormat::Bayer(BayerOrder::Grbg, Samples::Bits10)),
+        ("test:3?format=GB12", PixelFormat::Bayer(BayerOrder::Gbrg, Samples::Bits12)),
+        ("test:3?format=BYR2", PixelFormat::Bayer(BayerOrder::Bggr, Samples::Bits16)),
+        ("test:3?format=pRAA", PixelFormat::Bayer(BayerOrder::Rggb, Samples::Packed10)),
         ("test:3?format=MJPG", PixelFormat::Mjpeg),
     ] {
         let running = Running::start(source, 100.0);
@@ -128,6 +141,68 @@ fn the_test_camera_shows_its_world_in_every_format() {
         let apart = apart as f64 / shown.len() as f64;
         assert!(apart < 4.0, "{source} frame {}: {apart} of 255 apart", frame.sequence);
     }
+}
+
+#[test]
+fn a_camera_without_colours_shows_its_world_in_grey() {
+    let world = World::new(UNSEEN + 3);
+    for name in ["GREY", "Y10", "Y10P", "Y12", "Y16"] {
+        let running = Running::start(&format!("test:3?format={name}"), 100.0);
+        let frame = running.frame();
+        let drawn = world.at(frame.sequence as f64 / 100.0).render(frame.width, frame.height);
+        let shown = frame.rgb().unwrap();
+        for (shown, drawn) in shown.pixels().zip(drawn.pixels()) {
+            let [r, g, b] = drawn.0.map(f64::from);
+            let grey = 0.299 * r + 0.587 * g + 0.114 * b;
+            assert!(
+                shown.0.iter().all(|byte| (f64::from(*byte) - grey).abs() <= 2.0),
+                "{name}: {shown:?}, not {grey}"
+            );
+        }
+    }
+}
+
+#[test]
+fn hostile_sizes_and_strides_are_refused_without_a_panic() {
+    const FORMATS: [&str; 12] =
+        ["RGB3", "XR24", "GREY", "Y10P", "Y16", "YUYV", "NV12", "NV61", "YV12", "422P", "pBAA", "RG12"];
+    let mut dice = 7u64;
+    let mut roll = |sides: usize| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) as usize % sides
+    };
+    let (mut shown, mut refused) = (0, 0);
+    for name in FORMATS {
+        let running = Running::start(&format!("test:3?format={name}"), 100.0);
+        let whole = running.frame();
+        for _ in 0..60 {
+            let mut frame = (*whole).clone();
+            let sides = [0, 1, 2, 3, 17, 639, 640, 641, 8191, 8192, 8193, u32::MAX];
+            let side = |roll: &mut dyn FnMut(usize) -> usize| sides[roll(sides.len())];
+            match roll(4) {
+                0 => frame.width = side(&mut roll),
+                1 => frame.height = side(&mut roll),
+                2 => frame.stride = [0, 1, 639, 640, 1 << 31, u32::MAX][roll(6)],
+                _ => {}
+            }
+            if roll(2) == 0 {
+                frame.bytes.truncate(roll(whole.bytes.len() + 1));
+            }
+            let is_whole = frame.check().is_ok();
+            match frame.rgb() {
+                Ok(picture) => {
+                    assert!(is_whole, "{name} {}x{} is shown", frame.width, frame.height);
+                    assert_eq!(picture.dimensions(), (frame.width, frame.height));
+                    shown += 1;
+                }
+                Err(error) => {
+                    assert!(!is_whole && !error.to_string().is_empty(), "{name}: {error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(shown > 50 && refused > 200, "{shown} shown, {refused} refused");
 }
 
 #[test]
