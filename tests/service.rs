@@ -342,7 +342,7 @@ fn a_moving_scene_becomes_captions_and_answers() {
         let status = client.status().expect("a status");
         assert!(status.resident_bytes > 0 && status.engine.units > 0 && status.model.weight_bytes > 0);
         let phases: Vec<_> = status.cameras.iter().map(|camera| camera.state.phase).collect();
-        assert_eq!(phases, [CameraPhase::Live, CameraPhase::Gone]);
+        assert_eq!(phases, [CameraPhase::Live, CameraPhase::Absent]);
         assert!(status.cameras[0].captions >= 3);
     });
 }
