@@ -10,10 +10,13 @@ import zenoh.ext
 
 CAMERA = "mobilevlm/base/camera/far"
 FRAME = "mobilevlm/scout/camera/front/frame"
+LINES = threading.Lock()
 
 
 def tell(**told):
-    print(json.dumps(told), flush=True)
+    # Callbacks come from several threads, and a line is written as a whole.
+    with LINES:
+        print(json.dumps(told), flush=True)
 
 
 def bus_ms(sample):

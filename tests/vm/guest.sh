@@ -4,6 +4,9 @@
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+# The bus shares memory.
+mkdir -p /dev/shm
+mount -t tmpfs shm /dev/shm
 dmesg -n 1
 
 # Loads a module after those it depends on. Parameters are for the module itself.
