@@ -6,6 +6,8 @@
 
 #[path = "fuzz/src/bus.rs"]
 mod bus;
+#[path = "fuzz/src/ros.rs"]
+mod ros;
 
 use std::fs;
 use std::path::Path;
@@ -17,12 +19,14 @@ use crate::random::Random;
 type Target = fn(&[u8]) -> bool;
 
 /// The decoders, each with a folder of seeds.
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 7] = [
     ("postcard", bus::postcard),
     ("json", bus::json),
     ("question", bus::question),
     ("control", bus::control),
     ("key", bus::key),
+    ("cdr", ros::cdr),
+    ("frames", ros::frames),
 ];
 
 /// Inputs for each decoder in the suite.
