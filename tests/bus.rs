@@ -109,8 +109,8 @@ fn every_state_of_a_camera_is_published_once() {
     let mut since = 10;
     let first = loop {
         daemon.changes.lock().unwrap().push(state(DARK, CameraPhase::Absent, since));
-        if let Ok((phase, first)) = states.recv_timeout(Duration::from_millis(300)) {
-            assert_eq!(phase, CameraPhase::Absent);
+        // One who is known early hears how the camera was at the start, too.
+        if let Ok((CameraPhase::Absent, first)) = states.recv_timeout(Duration::from_millis(300)) {
             break first;
         }
         since += 1;
