@@ -53,6 +53,8 @@ fn from_keys(config: &BusConfig) -> Result<Config, BusError> {
     set(&mut zenoh, "listen/endpoints", json!(listen))?;
     set(&mut zenoh, "connect/endpoints", json!(config.connect))?;
     set(&mut zenoh, "scouting/multicast/enabled", json!(false))?;
+    // The segments of a neighbour stay mapped until this process ends, so nothing is shared unasked.
+    set(&mut zenoh, "transport/shared_memory/enabled", json!(config.shared_memory_mib > 0))?;
     set(&mut zenoh, "transport/link/rx/max_message_size", json!(MESSAGE_BYTES))?;
     set(
         &mut zenoh,
