@@ -13,7 +13,11 @@ use std::time::{Duration, Instant};
 const DEVICE_FOLDERS: [&str; 4] = ["/dev", "/dev/v4l", "/dev/v4l/by-id", "/dev/v4l/by-path"];
 
 /// New entries, and new permissions: those of a node are set some time after it appeared.
-const EVENTS: u32 = libc::IN_CREATE | libc::IN_MOVED_TO | libc::IN_CLOSE_WRITE | libc::IN_ATTRIB;
+const EVENTS: u32 = libc::IN_CREATE | libc::IN_MOVED_TO | libc::IN_ATTRIB;
+
+/// A file is there when it was written. A device is closed after every attempt in vain, which must not be
+/// the reason for the next one.
+const FILE_EVENTS: u32 = EVENTS | libc::IN_CLOSE_WRITE;
 
 /// Bytes of an event before its name.
 const HEADER: usize = size_of::<libc::inotify_event>();
@@ -69,11 +73,12 @@ impl Hotplug {
 
     /// Watches every folder that is there; to watch one twice changes nothing.
     fn watch(&self) {
+        let events = if self.is_device { EVENTS } else { FILE_EVENTS };
         for folder in &self.folders {
             let Ok(path) = CString::new(folder.as_os_str().as_bytes()) else { continue };
             // Without the watch a camera is found a little later.
             // SAFETY: the path is a string with a zero at its end that outlives the call.
-            let _ = unsafe { libc::inotify_add_watch(self.inotify.as_raw_fd(), path.as_ptr(), EVENTS) };
+            let _ = unsafe { libc::inotify_add_watch(self.inotify.as_raw_fd(), path.as_ptr(), events) };
         }
     }
 
@@ -189,6 +194,14 @@ mod tests {
         std::fs::set_permissions(folder.join("camera"), permissions).unwrap();
         assert_eq!(wait(&stop, Some(&mut hotplug), LONG), Woken::News);
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_device_that_was_opened_and_closed_is_no_news() {
+        let (stop, _held) = io::pipe().unwrap();
+        let mut hotplug = Hotplug::new(Path::new("/dev/null")).unwrap();
+        drop(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap());
+        assert_eq!(wait(&stop, Some(&mut hotplug), Duration::from_millis(5)), Woken::Time);
     }
 
     #[test]
