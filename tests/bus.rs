@@ -12,7 +12,7 @@ mod session;
 
 use std::ops::ControlFlow;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use messages::{AskError, CameraPhase, CameraState, Format, FrameChoice, Question, decode};
 use mobilevlmd::bus::client::{Client, ClientError, Connect, Seen};
@@ -27,8 +27,18 @@ use fake::{CAMERA, DARK, DEVICE, Daemon, FRAME, GIVE_UP, SAY_NOTHING, state};
 /// How long anything in these tests may take before they give up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A client as soon as the daemon is found, which behind a router is later than its start.
 fn client(endpoint: &str) -> Client {
-    try_client(endpoint, None).expect("the daemon is found")
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match try_client(endpoint, None) {
+            Ok(client) => return client,
+            Err(ClientError::NoDaemon { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 fn try_client(endpoint: &str, device: Option<&str>) -> Result<Client, ClientError> {

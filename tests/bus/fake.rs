@@ -33,10 +33,21 @@ pub(super) const SAY_NOTHING: &str = "say nothing";
 /// A question the engine forgets.
 pub(super) const GIVE_UP: &str = "give up";
 
-/// An endpoint nobody listens on.
+/// Ports below those the system gives to connections, so that nothing takes a free one before its listener does.
+const PORTS: std::ops::Range<u32> = 16_000..32_000;
+
+/// An endpoint nobody listens on, given to one caller only.
 pub(crate) fn free_endpoint() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("tcp/{}", listener.local_addr().unwrap())
+    static GIVEN: AtomicUsize = AtomicUsize::new(0);
+    // Processes that run side by side begin at different ports.
+    let first = std::process::id().wrapping_mul(97);
+    loop {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed) as u32;
+        let port = PORTS.start + first.wrapping_add(given) % PORTS.len() as u32;
+        if TcpListener::bind(("127.0.0.1", port as u16)).is_ok() {
+            return format!("tcp/127.0.0.1:{port}");
+        }
+    }
 }
 
 /// zenoh's router, reached at `endpoint`.

@@ -3,26 +3,11 @@
 use std::time::{Duration, Instant};
 
 use messages::Question;
-use mobilevlmd::bus::client::{Client, ClientError};
 use mobilevlmd::config::BusConfig;
 use zenoh::Wait;
 
 use super::fake::{CAMERA, DEVICE, Daemon, free_endpoint, router};
-use super::{PATIENCE, session, try_client};
-
-/// A client as soon as the daemon is found.
-fn found(endpoint: &str) -> Client {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match try_client(endpoint, None) {
-            Ok(client) => return client,
-            Err(ClientError::NoDaemon { .. }) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
+use super::{PATIENCE, client, session};
 
 #[test]
 fn a_router_may_go_and_come_back() {
@@ -45,7 +30,7 @@ fn a_router_may_go_and_come_back() {
 
     let second = router(&endpoint);
     // Everything that was declared is declared again: the token, the queryables, the publications.
-    let client = found(&endpoint);
+    let client = client(&endpoint);
     assert_eq!(client.ask(CAMERA, &Question::new("back again"), |_| {}).unwrap().text, "back again");
     assert_eq!(client.status().unwrap().device, DEVICE);
     while captions.try_recv().unwrap().is_some() {}
@@ -120,7 +105,7 @@ fn whoever_does_not_read_does_not_keep_others_from_hearing() {
         assert!(captions.recv_timeout(PATIENCE).unwrap().is_some(), "captions stopped after {heard}");
         heard += 1;
     }
-    let client = found(&daemon.endpoint);
+    let client = client(&daemon.endpoint);
     assert!(client.ask(CAMERA, &Question::new("still there?"), |_| {}).is_ok());
     let start = Instant::now();
     while client.status().unwrap().bus.too_slow == 0 {
