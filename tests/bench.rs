@@ -10,7 +10,7 @@ use mobilevlmd::bench::dims::Dims;
 use mobilevlmd::bench::engine::synthetic_engine;
 use mobilevlmd::bench::stage::Stage;
 use mobilevlmd::bench::synthetic::{FileType, Recipe, Synthetic, Tower};
-use mobilevlmd::bench::{self, Options};
+use mobilevlmd::bench::{self, BenchError, Options};
 use mobilevlmd::model::files::{
     LoadOptions, ModelFiles, ModelPaths, ProjectorKind, TensorStore, TokenizerSource,
 };
@@ -183,4 +183,46 @@ fn a_given_model_is_measured_under_its_own_names() {
     assert_eq!(names, ["encode_v1", "decode_q5_k_m"]);
     let error = run(&["decode_q8_0"]).expect_err("not in this model").to_string();
     assert!(error.contains("decode_q8_0") && error.contains("prefill_q5_k_m"), "{error}");
+}
+
+/// What `bench turns` answers to lines on a made-up model.
+fn turns(lines: &str) -> (Result<(), BenchError>, Vec<serde_json::Value>) {
+    let files = recipe(ProjectorKind::LdpV2, FileType::Q4_K_M).files().expect("sound");
+    let options = Options { rounds: 1, load: LOAD, threads: 1 };
+    let cpu = Cpu::new(CpuOptions { threads: 1, ..CpuOptions::default() });
+    let mut output = Vec::new();
+    let result = bench::turns::turns(&files, cpu, &options, lines.as_bytes(), &mut output);
+    let text = String::from_utf8(output).expect("text");
+    (result, text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect())
+}
+
+#[test]
+fn each_line_has_one_stage_done() {
+    let lines = "encode\nprefill_q4_k_m\ndecode192\nprobe int8\nrows\nlogits\n";
+    let (result, answers) = turns(lines);
+    result.expect("all known");
+    assert_eq!(answers.len(), 7, "{answers:?}");
+    assert_eq!(answers[0]["stages"][1], "prefill_q4_k_m");
+    let stages = [("encode_v2", 144), ("prefill_q4_k_m", 164), ("decode192_q4_k_m", 64)];
+    for (answer, (stage, tokens)) in answers[1..].iter().zip(stages) {
+        assert_eq!((answer["stage"].as_str(), answer["tokens"].as_u64()), (Some(stage), Some(tokens)));
+        assert_eq!(answer["limit"], "int8");
+        for number in ["ms", "work"] {
+            assert!(answer[number].as_f64().is_some_and(|value| value > 0.0), "{answer}");
+        }
+    }
+    assert!(answers[4]["limit"] == "int8" && answers[4]["rate"].as_f64().is_some_and(|rate| rate > 0.0));
+    let language = Dims::Tiny.language();
+    for (answer, count) in answers[5..].iter().zip([144 * language.hidden, language.vocabulary]) {
+        let values = answer["values"].as_array().expect("numbers");
+        assert!(values.len() == count && values.iter().any(|value| value != &values[0]));
+    }
+}
+
+#[test]
+fn a_line_that_names_no_stage_ends_the_turns() {
+    let (result, answers) = turns("decode\ncaption\ndecode\n");
+    let error = result.expect_err("no such stage").to_string();
+    assert!(error.contains("\"caption\"") && error.contains("decode_q4_k_m"), "{error}");
+    assert_eq!(answers.len(), 2);
 }

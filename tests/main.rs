@@ -14,6 +14,7 @@ mod fuzz;
 mod golden;
 mod hostile;
 mod packed;
+mod peer;
 mod network;
 mod prefix;
 mod random;

@@ -12,6 +12,7 @@ pub mod probe;
 pub mod report;
 pub mod stage;
 pub mod synthetic;
+pub mod turns;
 
 mod rounds;
 
@@ -95,6 +96,9 @@ pub enum BenchError {
         /// What there is.
         known: String,
     },
+    /// Whoever asks for stages line by line cannot be heard or answered.
+    #[error("standard input or output: {0}")]
+    Lines(io::Error),
     /// A result that is no number, so the time taken means nothing.
     #[error("{stage} gave values that are not finite: its kernels or weights are wrong")]
     NotFinite {
@@ -150,22 +154,38 @@ pub fn model<D: Device>(
     device: D,
     options: &Options,
 ) -> Result<Report, BenchError> {
-    let named = Work::ALL.map(|work| (work, stage::name_of(work, files, &options.load)));
-    let names = |word: &String, name: &str| name == word || name.split('_').next() == Some(word);
-    if let Some(wanted) = wanted.iter().find(|word| !named.iter().any(|(_, name)| names(word, name))) {
-        let known = named.map(|(_, name)| name).join(", ");
-        return Err(BenchError::NoSuchStage { wanted: wanted.clone(), known });
+    let named = named(files, &options.load);
+    for word in wanted {
+        find(&named, word)?;
     }
     let mut prober = Prober::new(options.threads)?;
     let mut report = Report::new(&device.name(), &files.id);
     let mut bench = Bench::load(files, device, &options.load)?;
     for (work, name) in &named {
-        if wanted.is_empty() || wanted.iter().any(|word| names(word, name)) {
+        if wanted.is_empty() || wanted.iter().any(|word| is_named(name, word)) {
             bench.measure(*work, name, options.rounds, &mut prober, &mut report)?;
         }
     }
     report.finish(prober.limits());
     Ok(report)
+}
+
+/// The stages of a model with their names.
+fn named(files: &ModelFiles, load: &LoadOptions) -> [(Work, String); Work::ALL.len()] {
+    Work::ALL.map(|work| (work, stage::name_of(work, files, load)))
+}
+
+/// Whether `word` names the stage called `name`: in full or by its first word.
+fn is_named(name: &str, word: &str) -> bool {
+    name == word || name.split('_').next() == Some(word)
+}
+
+/// The stage that `word` names.
+fn find<'a>(named: &'a [(Work, String)], word: &str) -> Result<&'a (Work, String), BenchError> {
+    named.iter().find(|(_, name)| is_named(name, word)).ok_or_else(|| {
+        let known: Vec<_> = named.iter().map(|(_, name)| name.as_str()).collect();
+        BenchError::NoSuchStage { wanted: word.into(), known: known.join(", ") }
+    })
 }
 
 /// A model whose measured part has its full size, and the rest next to none.

@@ -32,11 +32,21 @@ const LARGEST_CACHE: u64 = 256 << 20;
 const F16_BYTES: usize = 2;
 
 /// What a stage asks of the machine.
-struct Demand {
-    tokens: usize,
+pub(super) struct Demand {
+    pub(super) tokens: usize,
     macs: u64,
     bytes: u64,
-    limit: Limit,
+    pub(super) limit: Limit,
+}
+
+impl Demand {
+    /// Bytes or products, whichever bound it.
+    pub(super) fn of_limit(&self) -> f64 {
+        match self.limit {
+            Limit::Read => self.bytes as f64,
+            Limit::Int8 | Limit::F32 => self.macs as f64,
+        }
+    }
 }
 
 /// A loaded model.
@@ -207,7 +217,20 @@ impl<D: Device> Bench<D> {
         Ok(finite)
     }
 
-    fn demand(&self, work: Work) -> Demand {
+    /// Visual tokens of the picture, row by row.
+    pub(super) fn rows(&mut self) -> Vec<f32> {
+        self.model.encode(&self.pixels).tokens()
+    }
+
+    /// Logits behind the prompt.
+    pub(super) fn logits(&mut self) -> Result<Vec<f32>, BenchError> {
+        self.tokens(0, Work::PREFILL_TOKENS)?;
+        let logits = self.model.logits(&self.pass).to_vec();
+        self.model.release(&mut self.sequence);
+        Ok(logits)
+    }
+
+    pub(super) fn demand(&self, work: Work) -> Demand {
         let (vision, language) = (&self.vision, &self.language);
         match work {
             Work::Encode => Demand {

@@ -1,6 +1,7 @@
 //! `mobilevlmd bench`: measures this machine's limits and every stage against them.
 
 use std::fmt::Display;
+use std::io;
 use std::path::PathBuf;
 
 use kernels::cpu::IsaLevel;
@@ -15,6 +16,7 @@ use crate::bench::load::{self, LoadReport};
 use crate::bench::report::Report;
 use crate::bench::stage::Stage;
 use crate::bench::synthetic::{FileType, Recipe, Tower};
+use crate::bench::turns;
 use crate::bench::{self, Options, SEED};
 use crate::config::ModelConfig;
 use crate::model::files::{LoadOptions, ModelFiles, ProjectorKind};
@@ -82,6 +84,8 @@ enum What {
     Load,
     /// How much slower stages get while other processes keep all cores busy
     Busy,
+    /// One stage for each line of standard input that names one, for a program that lets others take turns
+    Turns,
 }
 
 /// Runs the command.
@@ -96,6 +100,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Some(What::Engine) => show(args, &measure_engine(args)?),
         Some(What::Load) => show(args, &measure_load(args)?),
         Some(What::Busy) => show(args, &measure_busy(args)?),
+        Some(What::Turns) => take_turns(args),
         None => {
             let report = measure(args)?;
             show(args, &report)?;
@@ -132,22 +137,19 @@ fn measure_engine(args: &Args) -> Result<EngineReport, Failure> {
 
 fn measure_busy(args: &Args) -> Result<BusyReport, Failure> {
     let (device, options) = conditions(args)?;
-    let files = match files(args)? {
-        Some(files) => files,
-        None => recipe(args, FileType::Q4_K_M).files()?,
-    };
-    Ok(busy::busy(&files, device(), &options)?)
+    Ok(busy::busy(&subject(args)?, device(), &options)?)
+}
+
+fn take_turns(args: &Args) -> Result<(), Failure> {
+    let (device, options) = conditions(args)?;
+    Ok(turns::turns(&subject(args)?, device(), &options, io::stdin().lock(), io::stdout().lock())?)
 }
 
 fn measure_load(args: &Args) -> Result<LoadReport, Failure> {
     let (device, options) = conditions(args)?;
     let own = || std::env::temp_dir().join(format!("mobilevlmd-load-{}", std::process::id()));
     let folder = args.folder.clone().map_or_else(own, |folder| folder.join("mobilevlmd-load"));
-    let files = match files(args)? {
-        Some(files) => files,
-        None => recipe(args, FileType::Q4_K_M).files()?,
-    };
-    Ok(load::load(&files, device, &options, &folder)?)
+    Ok(load::load(&subject(args)?, device, &options, &folder)?)
 }
 
 /// The made-up model.
@@ -186,6 +188,14 @@ fn files(args: &Args) -> Result<Option<ModelFiles>, Failure> {
     Ok(Some(model.source().open()?))
 }
 
+/// The model to measure as a whole, a made-up one of the usual types unless another is given.
+fn subject(args: &Args) -> Result<ModelFiles, Failure> {
+    Ok(match files(args)? {
+        Some(files) => files,
+        None => recipe(args, FileType::Q4_K_M).files()?,
+    })
+}
+
 /// Stages of a made-up model: those named, or the default ones.
 fn stages(names: &[String]) -> Result<Vec<Stage>, Failure> {
     if names.is_empty() {
@@ -210,8 +220,10 @@ mod tests {
             ("bench engine --dims tiny --rounds 1 --json", true),
             ("bench load --rounds 2 --folder out", true),
             ("bench busy --dims tiny", true),
+            ("bench turns --model m.gguf --threads 2", true),
             ("bench --folder out", false),
             ("bench engine --stages decode_q4_0", false),
+            ("bench turns --write out --type q4_0", false),
             ("bench bus", false),
             ("bench --write out", false),
             ("bench --type q4_0", false),
