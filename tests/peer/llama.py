@@ -18,6 +18,9 @@ PROMPT = 164
 ANSWER = 64
 DEPTH = {"decode": 0, "decode192": 192}
 
+# Of messages.
+ERROR = 4
+
 # Positions of a sequence: what the longest stage needs, rounded up as llama.cpp does.
 CONTEXT = 512
 
@@ -33,7 +36,8 @@ def picture():
         for x in range(SIDE):
             for channel in range(3):
                 value = math.sin(x * 0.05 + channel) + 0.5 * math.cos(y * 0.31)
-                values.append(round((value * STD[channel] + MEAN[channel]) * 255))
+                byte = round((value * STD[channel] + MEAN[channel]) * 255)
+                values.append(max(0, min(byte, 255)))
     return values
 
 
@@ -45,7 +49,7 @@ def need(value, what):
 
 @lib.llama_log_callback
 def log(level, text, _):
-    if level == 3:
+    if level == ERROR:
         print(text.decode(errors="replace"), end="", file=sys.stderr, flush=True)
 
 
