@@ -1,13 +1,15 @@
 //! The fast implementation for CPUs.
 //!
-//! `isa` chooses an instruction set once, `threads` shares work out. Matrix products go from
-//! `packed` weights and `tiles` of activations through a kernel of that instruction set to `matmul`.
-//! Everything else is written once over the vectors of `lanes`; what only copies is the reference's.
+//! `isa` chooses an instruction set once, `threads` shares work out, `ahead` keeps the memory busy
+//! while a thread waits. Matrix products go from `packed` weights and `tiles` of activations through
+//! a kernel of that instruction set to `matmul`. Everything else is written once over the vectors of
+//! `lanes`; what only copies is the reference's.
 
 pub(crate) mod isa;
 pub(crate) mod lanes;
 pub(crate) mod threads;
 
+mod ahead;
 mod processors;
 
 mod buffer;

@@ -11,6 +11,7 @@ use std::ops::Range;
 use super::Cpu;
 #[cfg(target_arch = "aarch64")]
 use super::aarch64::{dotprod, i8mm, neon};
+use super::ahead::{Order, PLACES};
 use super::isa::Isa;
 use super::packed::{Coding, PANEL, PackedMatrix};
 use super::scalar;
@@ -67,27 +68,40 @@ impl Isa {
         }
     }
 
-    /// The outputs of one or two panels for one tile.
-    fn product(self, dtype: DType, panels: &[&[u8]], tile: Tile<'_>, out: &mut [Sums]) {
-        let each = panels.iter().zip(&mut *out);
+    /// The outputs of one or two runs of panels for one tile: for each panel a row of [`PANEL`] for each
+    /// row of the tile.
+    fn product(self, dtype: DType, runs: &[&[u8]], tile: Tile<'_>, out: &mut [&mut [f32]]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Isa::Avx512Vnni(token) = self {
+            return avx512vnni::product(token, dtype, runs, tile, out);
+        }
+        let mut sums = Sums::default();
+        for (run, out) in runs.iter().zip(out) {
+            let panels = out.chunks_exact_mut(tile.height * PANEL);
+            let panel_bytes = run.len() / panels.len().max(1);
+            for (index, out) in panels.enumerate() {
+                self.panel(dtype, &run[index * panel_bytes..][..panel_bytes], tile, &mut sums);
+                out.copy_from_slice(&sums.as_flattened()[..tile.height * PANEL]);
+            }
+        }
+    }
+
+    /// The outputs of a panel for one tile.
+    fn panel(self, dtype: DType, panel: &[u8], tile: Tile<'_>, out: &mut Sums) {
         match self {
-            Isa::Scalar => each.for_each(|(panel, out)| scalar::product(dtype, panel, tile, out)),
+            Isa::Scalar => scalar::product(dtype, panel, tile, out),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(token) => each.for_each(|(panel, out)| avx2::product(token, dtype, panel, tile, out)),
+            Isa::Avx2(token) => avx2::product(token, dtype, panel, tile, out),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni(token) => {
-                each.for_each(|(panel, out)| avxvnni::product(token, dtype, panel, tile, out));
-            }
+            Isa::AvxVnni(token) => avxvnni::product(token, dtype, panel, tile, out),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni(token) => avx512vnni::product(token, dtype, panels, tile, out),
+            Isa::Avx512Vnni(_) => unreachable!("it takes several at once"),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon(token) => each.for_each(|(panel, out)| neon::product(token, dtype, panel, tile, out)),
+            Isa::Neon(token) => neon::product(token, dtype, panel, tile, out),
             #[cfg(target_arch = "aarch64")]
-            Isa::Dotprod(token) => {
-                each.for_each(|(panel, out)| dotprod::product(token, dtype, panel, tile, out));
-            }
+            Isa::Dotprod(token) => dotprod::product(token, dtype, panel, tile, out),
             #[cfg(target_arch = "aarch64")]
-            Isa::I8mm(token) => each.for_each(|(panel, out)| i8mm::product(token, dtype, panel, tile, out)),
+            Isa::I8mm(token) => i8mm::product(token, dtype, panel, tile, out),
         }
     }
 }
@@ -99,6 +113,7 @@ const TOGETHER: usize = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     kept: [Kept; TOGETHER],
+    order: Order,
 }
 
 /// Numbers of all tiles of an `x`.
@@ -136,11 +151,12 @@ fn matmul_together(
     x: &HostTensor,
     products: &mut [Product<'_, Cpu>],
 ) {
+    let Scratch { kept, order } = scratch;
     let kind = |index: usize| (Coding::of(products[index].w.dtype()), products[index].w.arithmetic());
     // The first product of each kind fills the tiles for all.
     let filled = |index: usize| (0..index).find(|&other| kind(other) == kind(index)).unwrap_or(index);
     let mut tiles = [const { None }; TOGETHER];
-    for (index, kept) in scratch.kept.iter_mut().enumerate().take(products.len()) {
+    for (index, kept) in kept.iter_mut().enumerate().take(products.len()) {
         if filled(index) == index {
             tiles[index] = Some(Tiles::fill((isa, pool), kept, x, products[index].w));
         }
@@ -153,7 +169,14 @@ fn matmul_together(
         let group = pairs_per_task(w, pool.threads());
         *job = tiles[place].as_ref().map(|tiles| Job { isa, w, bias: *bias, tiles, target, group });
     }
-    let tasks = jobs.iter().flatten().map(Job::tasks).sum();
+    let tasks: usize = jobs.iter().flatten().map(Job::tasks).sum();
+    if x.rows() == 1
+        && let Some(last) = jobs.iter().flatten().next_back()
+    {
+        let begins = pool.first_tasks(tasks).map(|task| begin(&jobs, task));
+        let next = order.note(last.w.run(0..0).as_ptr().addr(), begins);
+        next.into_iter().for_each(|next| pool.read_ahead(next));
+    }
     pool.run(tasks, &|mut task| {
         for job in jobs.iter().flatten() {
             if task < job.tasks() {
@@ -165,7 +188,21 @@ fn matmul_together(
     });
 }
 
-/// A product.
+/// Where a task begins to read: the first panel of both runs.
+fn begin(jobs: &[Option<Job<'_>>], mut task: usize) -> [usize; PLACES] {
+    for job in jobs.iter().flatten() {
+        if task < job.tasks() {
+            let (pair, w) = (task * job.group, job.w);
+            let place = |panel| if panel < w.panels() { w.panel(panel).as_ptr().addr() } else { 0 };
+            return [place(pair), place(w.half() + pair)];
+        }
+        task -= job.tasks();
+    }
+    [0; PLACES]
+}
+
+/// A product. Panels are multiplied in pairs, one of the first half with one of the second: a task then reads
+/// two long stretches of memory.
 struct Job<'a> {
     isa: Isa,
     w: &'a PackedMatrix,
@@ -178,7 +215,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn tasks(&self) -> usize {
-        pairs(self.w).div_ceil(self.group)
+        self.w.half().div_ceil(self.group)
     }
 
     /// Computes the outputs of some pairs of panels for all rows.
@@ -188,15 +225,18 @@ impl Job<'_> {
     /// The outputs are borrowed by the caller, and nobody else runs this task.
     unsafe fn run(&self, task: usize) {
         let Self { isa, w, bias, tiles, target, group } = self;
+        let mut own = task * group..w.half().min((task + 1) * group);
+        // SAFETY: as promised by the caller.
+        own.start += unsafe { self.run_lone(own.clone()) };
         let mut sums = [Sums::default(); 2];
         for index in 0..tiles.count() {
             let tile = tiles.get(index);
             let rows = index * tiles.height..tiles.rows.min((index + 1) * tiles.height);
-            for pair in task * group..pairs(w).min((task + 1) * group) {
-                let (first, second) = (pair, pairs(w) + pair);
+            for pair in own.clone() {
+                let (first, second) = (pair, w.half() + pair);
                 let count = if second < w.panels() { 2 } else { 1 };
                 let panels = [w.panel(first), w.panel(if count == 2 { second } else { first })];
-                isa.product(w.dtype(), &panels[..count], tile, &mut sums[..count]);
+                product(*isa, w.dtype(), &panels[..count], tile, &mut sums);
                 if tiles.splits(index).next().is_some() {
                     add_splits(*isa, w, &panels[..count], tiles.splits(index), &mut sums[..count]);
                 }
@@ -207,6 +247,49 @@ impl Job<'_> {
             }
         }
     }
+
+    /// Computes the outputs of pairs of panels for a lone row, as many from the first on as are whole and
+    /// need nothing else; returns how many. Nothing interrupts the stream of weights.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Job::run`].
+    unsafe fn run_lone(&self, own: Range<usize>) -> usize {
+        let Self { isa, w, bias, tiles, target, .. } = self;
+        let half = w.half();
+        let end = own.end.min((w.rows() / PANEL).saturating_sub(half));
+        if tiles.rows != 1 || end <= own.start || tiles.splits(0).next().is_some() {
+            return 0;
+        }
+        let own = own.start..end;
+        let runs = [own.clone(), half + own.start..half + own.end];
+        let out = runs.clone().map(|run| {
+            // SAFETY: as promised by the caller; the panels are whole, and both runs are apart.
+            unsafe { std::slice::from_raw_parts_mut(target.base.at(run.start * PANEL), run.len() * PANEL) }
+        });
+        let [mut first, mut second] = out;
+        isa.product(
+            w.dtype(),
+            &runs.clone().map(|run| w.run(run)),
+            tiles.get(0),
+            &mut [&mut *first, &mut *second],
+        );
+        for (run, out) in runs.into_iter().zip([&mut first, &mut second]) {
+            if let Some(bias) = bias {
+                out.iter_mut()
+                    .zip(&bias.row(0)[run.start * PANEL..])
+                    .for_each(|(value, bias)| *value += bias);
+            }
+        }
+        own.len()
+    }
+}
+
+/// The outputs of one or two panels for one tile.
+fn product(isa: Isa, dtype: DType, panels: &[&[u8]], tile: Tile<'_>, sums: &mut [Sums; 2]) {
+    let len = tile.height * PANEL;
+    let mut out = sums.each_mut().map(|sums| &mut sums.as_flattened_mut()[..len]);
+    isa.product(dtype, panels, tile, &mut out[..panels.len()]);
 }
 
 /// Adds what the split blocks of a tile give to the rows that need it.
@@ -224,7 +307,7 @@ fn add_splits<'a>(
         needed |= rows;
         let blocks = [panels[0], panels[panels.len() - 1]].map(|panel| &panel[block * size..][..size]);
         let mut parts = [Sums::default(); 2];
-        isa.product(w.dtype(), &blocks[..panels.len()], tile, &mut parts[..panels.len()]);
+        product(isa, w.dtype(), &blocks[..panels.len()], tile, &mut parts);
         for (more, part) in more.iter_mut().zip(&parts) {
             add_rows(rows, part, more);
         }
@@ -243,16 +326,10 @@ fn add_rows(rows: u32, from: &Sums, to: &mut Sums) {
     }
 }
 
-/// Panels are multiplied in pairs, one of the first half with one of the second: a task then reads two
-/// long stretches of memory.
-fn pairs(w: &PackedMatrix) -> usize {
-    w.panels().div_ceil(2)
-}
-
 /// Pairs that are multiplied together: they fit the cache, and there are tasks for all threads.
 fn pairs_per_task(w: &PackedMatrix, threads: usize) -> usize {
     let cached = CACHED_BYTES / (2 * w.panel_bytes()).max(1);
-    cached.min(pairs(w) / (threads * TASKS_PER_THREAD)).max(1)
+    cached.min(w.half() / (threads * TASKS_PER_THREAD)).max(1)
 }
 
 /// The activations of a product, cut into tiles.

@@ -19,10 +19,14 @@
 //!   each sub-block 16 signed bytes of scales, and for each two sub-blocks 16 pairs of bytes of
 //!   minimums.
 //!
+//! The second half of the panels begins so that panels of both halves that are read together never lie at
+//! the same place of a page of 4 KiB, where they would be in each other's way in a cache.
+//!
 //! Q8_0 is kept as code + 128 on x86-64, whose products of bytes take one unsigned factor, and as it is
 //! elsewhere. Q2_K and Q3_K take 4 bits a code; nothing else grows much, and nothing loses anything.
 
 use std::array;
+use std::ops::Range;
 use std::sync::Arc;
 
 use half::f16;
@@ -36,13 +40,19 @@ use crate::shared::{SharedBytes, SharedMatrix};
 
 /// The layout in words. All instruction sets share it; a change of it changes the words.
 pub(crate) const LAYOUT: &str =
-    if BYTE_ZERO == 0 { "cpu panels of 16, second, signed" } else { "cpu panels of 16, second" };
+    if BYTE_ZERO == 0 { "cpu panels of 16, third, signed" } else { "cpu panels of 16, third" };
 
 /// The code of zero for codes of 8 bits; signed bytes where it is 0.
 pub(crate) const BYTE_ZERO: u8 = if cfg!(target_arch = "x86_64") { 128 } else { 0 };
 
 /// Outputs of a panel.
 pub(crate) const PANEL: usize = 16;
+
+/// Bytes after which caches look for a line at the same place.
+const PLACES: usize = 4096;
+
+/// How far apart in [`PLACES`] both halves begin: half of it and a line more.
+const APART: usize = 2112;
 
 /// Inputs of a unit of codes.
 pub(crate) const UNIT: usize = 32;
@@ -109,9 +119,48 @@ pub struct PackedMatrix {
     dtype: DType,
     /// How activations meet it.
     arithmetic: Arithmetic,
-    /// Bytes of a panel.
-    panel_bytes: usize,
+    panels: Panels,
     bytes: SharedBytes,
+}
+
+/// Where panels are.
+#[derive(Clone, Copy, Debug)]
+struct Panels {
+    count: usize,
+    /// Bytes of one, a multiple of 64.
+    size: usize,
+}
+
+impl Panels {
+    fn of(dtype: DType, rows: usize, cols: usize) -> Option<Self> {
+        let size = match Coding::of(dtype) {
+            None => cols.checked_mul(dtype.block_bytes() * PANEL),
+            Some(coding) => (cols / coding.block).checked_mul(coding.block_bytes()),
+        };
+        Some(Self { count: rows.div_ceil(PANEL), size: size?.checked_next_multiple_of(64)? })
+    }
+
+    /// Panels of the first half, the longer one.
+    fn half(self) -> usize {
+        self.count.div_ceil(2)
+    }
+
+    /// Bytes between both halves.
+    fn gap(self) -> usize {
+        if self.count < 2 { 0 } else { (APART + PLACES - self.half() * self.size % PLACES) % PLACES }
+    }
+
+    /// Bytes of all, if there can be so many.
+    fn total(self) -> Option<usize> {
+        self.count.checked_mul(self.size)?.checked_add(self.gap())
+    }
+
+    /// Bytes of some panels of one half.
+    fn bytes(self, panels: Range<usize>) -> Range<usize> {
+        let gap = if panels.start < self.half() { 0 } else { self.gap() };
+        debug_assert!(gap > 0 || panels.end <= self.half().max(1), "{panels:?} lie in both halves");
+        panels.start * self.size + gap..panels.end * self.size + gap
+    }
 }
 
 impl PackedMatrix {
@@ -134,23 +183,24 @@ impl PackedMatrix {
             _ if dtype.is_float() => return Err(DeviceError::NoIntegerArithmetic(dtype)),
             Arithmetic::Int8 | Arithmetic::Int8Split => dtype,
         };
-        let panels = rows.div_ceil(PANEL);
-        let size = panel_size(stored, cols);
-        let total = size.and_then(|panel| panel.checked_mul(panels));
-        let (Some(panel_bytes), Some(total)) = (size, total) else {
+        let panels = Panels::of(stored, rows, cols);
+        let Some((panels, total)) = panels.and_then(|panels| Some((panels, panels.total()?))) else {
             return Err(DeviceError::OutOfMemory { what: "a packed matrix", bytes: usize::MAX });
         };
         let mut packed = Buffer::zeroed(total, "a packed matrix")?;
-        pool.rows(&mut packed, panel_bytes.max(1), 1, &|first, chunk| {
-            for (i, panel) in chunk.chunks_exact_mut(panel_bytes).enumerate() {
-                match Coding::of(stored) {
-                    Some(coding) => pack_blocks(view, coding, first + i, panel),
-                    None => pack_floats(view, stored, first + i, panel),
+        for run in [0..panels.half(), panels.half()..panels.count] {
+            let (start, bytes) = (run.start, &mut packed[panels.bytes(run)]);
+            pool.rows(bytes, panels.size.max(1), 1, &|first, chunk| {
+                for (i, panel) in chunk.chunks_exact_mut(panels.size).enumerate() {
+                    match Coding::of(stored) {
+                        Some(coding) => pack_blocks(view, coding, start + first + i, panel),
+                        None => pack_floats(view, stored, start + first + i, panel),
+                    }
                 }
-            }
-        });
+            });
+        }
         let bytes = SharedBytes::all(Arc::new(packed));
-        Ok(Self { rows, cols, dtype: stored, arithmetic, panel_bytes, bytes })
+        Ok(Self { rows, cols, dtype: stored, arithmetic, panels, bytes })
     }
 
     /// Itself, outside of the device.
@@ -162,12 +212,11 @@ impl PackedMatrix {
     pub(crate) fn adopt(shared: SharedMatrix, arithmetic: Arithmetic) -> Result<Self, DeviceError> {
         let (rows, cols, dtype) = (shared.rows, shared.cols, shared.dtype);
         let is_ours = dtype.row_bytes(cols).is_some() && dtype.is_float() == (arithmetic == Arithmetic::F32);
-        let size = panel_size(dtype, cols).filter(|_| is_ours);
-        let total = size.and_then(|panel| panel.checked_mul(rows.div_ceil(PANEL)));
-        let (Some(panel_bytes), true) = (size, total == Some(shared.bytes.len())) else {
-            return Err(shared.foreign());
-        };
-        Ok(Self { rows, cols, dtype, arithmetic, panel_bytes, bytes: shared.bytes })
+        let panels = Panels::of(dtype, rows, cols).filter(|_| is_ours);
+        match panels.filter(|panels| panels.total() == Some(shared.bytes.len())) {
+            Some(panels) => Ok(Self { rows, cols, dtype, arithmetic, panels, bytes: shared.bytes }),
+            None => Err(shared.foreign()),
+        }
     }
 
     /// Outputs.
@@ -197,17 +246,27 @@ impl PackedMatrix {
 
     /// Number of panels.
     pub(crate) fn panels(&self) -> usize {
-        self.rows.div_ceil(PANEL)
+        self.panels.count
+    }
+
+    /// Panels of the first half, at most one more than of the second.
+    pub(crate) fn half(&self) -> usize {
+        self.panels.half()
     }
 
     /// Bytes of one panel.
     pub(crate) fn panel_bytes(&self) -> usize {
-        self.panel_bytes
+        self.panels.size
     }
 
     /// Outputs `16 * index ..`: floats, or blocks. What fills it up to whole cache lines may follow.
     pub(crate) fn panel(&self, index: usize) -> &[u8] {
-        &self.bytes[index * self.panel_bytes..][..self.panel_bytes]
+        self.run(index..index + 1)
+    }
+
+    /// Panels of one half that follow each other.
+    pub(crate) fn run(&self, panels: Range<usize>) -> &[u8] {
+        &self.bytes[self.panels.bytes(panels)]
     }
 
     /// Writes the weights of one output, exactly as [`dequantize_row`] gives them.
@@ -235,15 +294,6 @@ impl PackedMatrix {
             }
         }
     }
-}
-
-/// Bytes of a panel, a multiple of 64.
-fn panel_size(dtype: DType, cols: usize) -> Option<usize> {
-    let bytes = match Coding::of(dtype) {
-        None => cols.checked_mul(dtype.block_bytes() * PANEL),
-        Some(coding) => (cols / coding.block).checked_mul(coding.block_bytes()),
-    };
-    bytes?.checked_next_multiple_of(64)
 }
 
 /// The bytes of stored row `row`, or `None` past the end.
@@ -439,6 +489,19 @@ mod tests {
                         assert!(got.iter().zip(&want).all(same), "{dtype} {arithmetic:?} row {row}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn panels_read_together_lie_apart() {
+        for (rows, cols) in [(17, 32), (512, 2048), (5632, 2048), (2048, 5632)] {
+            let bytes = bytes(DType::Q4_0, rows, cols);
+            let view = MatrixView { rows, cols, dtype: DType::Q4_0, bytes: &bytes };
+            let packed = PackedMatrix::pack(view, Arithmetic::Int8, &Pool::new(2)).unwrap();
+            for pair in [0, packed.panels() - packed.half() - 1] {
+                let place = |panel| packed.panel(panel).as_ptr().addr();
+                assert_eq!((place(packed.half() + pair) - place(pair)) % PLACES, APART, "{rows} x {cols}");
             }
         }
     }

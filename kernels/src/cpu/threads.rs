@@ -8,13 +8,13 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::hint::spin_loop;
-use std::marker::PhantomData;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
+use super::ahead::{PLACES, Progress, Upcoming};
 use super::processors::Processors;
 
 /// Turns of the wait loop before a thread sleeps: 10 to 40 microseconds on current processors.
@@ -29,8 +29,8 @@ pub(crate) struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     processors: Processors,
-    /// Keeps the pool from being shared, so that two jobs never meet.
-    one_caller: PhantomData<Cell<()>>,
+    /// What the caller read while it waited. Keeps the pool from being shared, so that two jobs never meet.
+    ahead: Cell<Progress>,
 }
 
 /// What a job's tasks do.
@@ -57,8 +57,10 @@ struct Shared {
     gate: AtomicU64,
     /// The newest job. Written by the caller while the gate is closed and nobody inside, read inside.
     job: UnsafeCell<Option<Job>>,
-    /// One for each thread, the caller's last.
+    /// One for each thread.
     next: Box<[Next]>,
+    /// What each thread reads while it waits.
+    upcoming: Box<[Upcoming]>,
     /// Whether a worker's task panicked during the newest job.
     panicked: AtomicBool,
     /// Workers that sleep on `start`, or are about to. Changed under the lock.
@@ -102,6 +104,7 @@ impl Pool {
             gate: AtomicU64::new(0),
             job: UnsafeCell::new(None),
             next: (0..threads).map(|_| Next(AtomicUsize::new(0))).collect(),
+            upcoming: (0..threads).map(|_| Upcoming::default()).collect(),
             panicked: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             caller_sleeps: AtomicBool::new(false),
@@ -118,7 +121,7 @@ impl Pool {
             thread::Builder::new().name(format!("kernels-{index}")).spawn(serve).ok()
         };
         let workers = (1..threads).filter_map(spawn).collect();
-        Self { shared, workers, processors, one_caller: PhantomData }
+        Self { shared, workers, processors, ahead: Cell::default() }
     }
 
     /// Lets the calling thread run on the processors of the pool alone.
@@ -129,6 +132,18 @@ impl Pool {
     /// Threads that work, the caller's among them.
     pub(crate) fn threads(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// The first task that each thread takes of so many.
+    pub(crate) fn first_tasks(&self, tasks: usize) -> impl ExactSizeIterator<Item = usize> {
+        (0..self.threads()).map(move |index| self.shared.first(tasks, index))
+    }
+
+    /// Tells each thread what to read from memory while it waits.
+    pub(crate) fn read_ahead(&self, places: &[[usize; PLACES]]) {
+        for (upcoming, places) in self.shared.upcoming.iter().zip(places) {
+            upcoming.set(*places);
+        }
     }
 
     /// Calls `task` with each number below `tasks` once, on all threads, and returns when all calls
@@ -143,7 +158,7 @@ impl Pool {
         let task = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Task>(task) };
         let job = Job { task, tasks };
         self.shared.open(job);
-        let finish = Finish(&self.shared);
+        let finish = Finish(&self.shared, &self.ahead);
         self.shared.work(job, 0);
         drop(finish);
         let panicked = self.shared.panicked.swap(false, Ordering::Relaxed);
@@ -205,14 +220,17 @@ impl<T> Base<T> {
 }
 
 /// Closes the open job and waits until no worker is inside it.
-struct Finish<'a>(&'a Shared);
+struct Finish<'a>(&'a Shared, &'a Cell<Progress>);
 
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
-        let shared = self.0;
+        let Self(shared, progress) = *self;
         shared.gate.fetch_and(!OPEN, Ordering::AcqRel);
         let empty = || shared.gate.load(Ordering::Acquire) & INSIDE == 0;
-        if spin_until(empty) {
+        let mut ahead = progress.take();
+        let is_empty = shared.spin_until(0, &mut ahead, empty);
+        progress.set(ahead);
+        if is_empty {
             return;
         }
         let mut lock = shared.lock();
@@ -273,8 +291,8 @@ impl Shared {
 
     /// The life of worker `own`.
     fn serve(&self, own: usize) {
-        let mut seen = 0;
-        while self.wait(seen) {
+        let (mut seen, mut ahead) = (0, Progress::default());
+        while self.wait(own, seen, &mut ahead) {
             if let Some(job) = self.join(&mut seen) {
                 let panicked = catch_unwind(AssertUnwindSafe(|| self.work(job, own))).is_err();
                 self.leave(panicked);
@@ -282,10 +300,23 @@ impl Shared {
         }
     }
 
+    /// Watches for `condition` a short while, as thread `own`; whether it came true.
+    fn spin_until(&self, own: usize, ahead: &mut Progress, condition: impl Fn() -> bool) -> bool {
+        for _ in 0..SPINS {
+            if condition() {
+                return true;
+            }
+            if !self.upcoming[own].fetch(ahead) {
+                spin_loop();
+            }
+        }
+        false
+    }
+
     /// Waits for a job other than number `seen`; false when the pool ends.
-    fn wait(&self, seen: u64) -> bool {
+    fn wait(&self, own: usize, seen: u64, ahead: &mut Progress) -> bool {
         let new = || self.gate.load(Ordering::Relaxed) & NUMBER != seen;
-        if spin_until(new) {
+        if self.spin_until(own, ahead, new) {
             return true;
         }
         let mut stop = self.lock();
@@ -319,17 +350,6 @@ impl Shared {
             self.finish.notify_one();
         }
     }
-}
-
-/// Watches for `condition` a short while; whether it came true.
-fn spin_until(condition: impl Fn() -> bool) -> bool {
-    for _ in 0..SPINS {
-        if condition() {
-            return true;
-        }
-        spin_loop();
-    }
-    false
 }
 
 /// Cores this process may use, not counting hardware threads of one core twice.

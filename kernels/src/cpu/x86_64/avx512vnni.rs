@@ -8,13 +8,12 @@ use std::arch::x86_64::*;
 
 use super::load::{load128, load256};
 use crate::cpu::isa::Avx512Vnni;
-use crate::cpu::matmul::Sums;
 use crate::cpu::packed::PANEL;
 use crate::cpu::tiles::{Tile, TileLayout};
 use crate::dtype::DType;
 
 /// How far ahead weights are asked for: the memory answers after about this many bytes.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 3072;
 
 /// Rows up to which the memory is what there is to wait for.
 const LONE: usize = 1;
@@ -30,27 +29,27 @@ fn fill_tile(layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) 
     layout.fill(x, height, numbers);
 }
 
-/// The outputs of one or two panels for one tile.
-pub(crate) fn product(_: Avx512Vnni, dtype: DType, panels: &[&[u8]], tile: Tile<'_>, out: &mut [Sums]) {
+/// The outputs of one or two runs of panels for one tile: for each panel a row for each row of the tile.
+pub(crate) fn product(_: Avx512Vnni, dtype: DType, runs: &[&[u8]], tile: Tile<'_>, out: &mut [&mut [f32]]) {
     // SAFETY: the token proves the features.
     unsafe {
-        match (panels, out) {
-            (&[panel], [out]) => product_of([panel], dtype, tile, [out]),
+        match (runs, out) {
+            (&[run], [out]) => product_of([run], dtype, tile, [out]),
             (&[one, two], [first, second]) => product_of([one, two], dtype, tile, [first, second]),
-            _ => unreachable!("{} panels at once", panels.len()),
+            _ => unreachable!("{} runs at once", runs.len()),
         }
     }
 }
 
-/// `P` is the number of panels.
+/// `P` is the number of runs.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn product_of<const P: usize>(panels: [&[u8]; P], dtype: DType, tile: Tile<'_>, out: [&mut Sums; P]) {
+fn product_of<const P: usize>(runs: [&[u8]; P], dtype: DType, tile: Tile<'_>, out: [&mut [f32]; P]) {
     match tile.height {
-        1 => tile_of::<1, P>(dtype, panels, tile, out),
-        2 => tile_of::<2, P>(dtype, panels, tile, out),
-        4 => tile_of::<4, P>(dtype, panels, tile, out),
-        8 => tile_of::<8, P>(dtype, panels, tile, out),
-        16 if dtype.is_float() => floats_of::<16, P>(dtype, panels, tile, out),
+        1 => tile_of::<1, P>(dtype, runs, tile, out),
+        2 => tile_of::<2, P>(dtype, runs, tile, out),
+        4 => tile_of::<4, P>(dtype, runs, tile, out),
+        8 => tile_of::<8, P>(dtype, runs, tile, out),
+        16 if dtype.is_float() => floats_of::<16, P>(dtype, runs, tile, out),
         height => unreachable!("a tile of {height} rows"),
     }
 }
@@ -59,34 +58,46 @@ fn product_of<const P: usize>(panels: [&[u8]; P], dtype: DType, tile: Tile<'_>, 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn tile_of<const R: usize, const P: usize>(
     dtype: DType,
-    panels: [&[u8]; P],
+    runs: [&[u8]; P],
     tile: Tile<'_>,
-    out: [&mut Sums; P],
+    out: [&mut [f32]; P],
 ) {
     match dtype {
-        DType::F32 | DType::F16 | DType::BF16 => floats_of::<R, P>(dtype, panels, tile, out),
-        DType::Q4_0 => blocks_of_32::<256, 32, 288, R, P>(panels, tile, out),
-        DType::Q4_1 => blocks_of_32::<256, 64, 320, R, P>(panels, tile, out),
-        DType::Q5_0 => blocks_of_32::<320, 32, 352, R, P>(panels, tile, out),
-        DType::Q5_1 => blocks_of_32::<320, 64, 384, R, P>(panels, tile, out),
-        DType::Q8_0 => blocks_of_32::<512, 32, 544, R, P>(panels, tile, out),
-        DType::Q2K => blocks_of_256::<256, 576, 2624, 8, 2, R, P>(panels, tile, out),
-        DType::Q3K => blocks_of_256::<256, 288, 2336, 16, 2, R, P>(panels, tile, out),
-        DType::Q4K => blocks_of_256::<256, 320, 2368, 4, 1, R, P>(panels, tile, out),
-        DType::Q5K => blocks_of_256::<320, 320, 2880, 4, 1, R, P>(panels, tile, out),
-        DType::Q6K => blocks_of_256::<384, 288, 3360, 16, 2, R, P>(panels, tile, out),
+        DType::F32 | DType::F16 | DType::BF16 => floats_of::<R, P>(dtype, runs, tile, out),
+        DType::Q4_0 => blocks_of_32::<256, 32, 288, R, P>(runs, tile, out),
+        DType::Q4_1 => blocks_of_32::<256, 64, 320, R, P>(runs, tile, out),
+        DType::Q5_0 => blocks_of_32::<320, 32, 352, R, P>(runs, tile, out),
+        DType::Q5_1 => blocks_of_32::<320, 64, 384, R, P>(runs, tile, out),
+        DType::Q8_0 => blocks_of_32::<512, 32, 544, R, P>(runs, tile, out),
+        DType::Q2K => blocks_of_256::<256, 576, 2624, 8, 2, R, P>(runs, tile, out),
+        DType::Q3K => blocks_of_256::<256, 288, 2336, 16, 2, R, P>(runs, tile, out),
+        DType::Q4K => blocks_of_256::<256, 320, 2368, 4, 1, R, P>(runs, tile, out),
+        DType::Q5K => blocks_of_256::<320, 320, 2880, 4, 1, R, P>(runs, tile, out),
+        DType::Q6K => blocks_of_256::<384, 288, 3360, 16, 2, R, P>(runs, tile, out),
     }
 }
 
 /// Numbers of each row, for each panel.
 type Rows<T, const R: usize, const P: usize> = [[T; P]; R];
 
-/// Hands out what the lanes have summed up.
+/// Outputs of a panel.
+type Outputs<const R: usize> = [[f32; PANEL]; R];
+
+/// The outputs of each panel of a run.
+fn outputs_of<const R: usize>(out: &mut [f32]) -> &mut [Outputs<R>] {
+    out.as_chunks_mut().0.as_chunks_mut().0
+}
+
+/// Hands out what the lanes have summed up for panel `index` of each run.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store<const R: usize, const P: usize>(acc: &Rows<__m512, R, P>, out: [&mut Sums; P]) {
-    for (p, out) in out.into_iter().enumerate() {
-        for (out, acc) in out.iter_mut().zip(acc) {
+fn store<const R: usize, const P: usize>(
+    acc: &Rows<__m512, R, P>,
+    out: &mut [&mut [Outputs<R>]; P],
+    index: usize,
+) {
+    for (p, out) in out.iter_mut().enumerate() {
+        for (out, acc) in out[index].iter_mut().zip(acc) {
             // SAFETY: `out` is 16 f32.
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc[p]) };
         }
@@ -97,15 +108,15 @@ fn store<const R: usize, const P: usize>(acc: &Rows<__m512, R, P>, out: [&mut Su
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn floats_of<const R: usize, const P: usize>(
     dtype: DType,
-    panels: [&[u8]; P],
+    runs: [&[u8]; P],
     tile: Tile<'_>,
-    out: [&mut Sums; P],
+    out: [&mut [f32]; P],
 ) {
-    for (panel, out) in panels.into_iter().zip(out) {
+    for (run, out) in runs.into_iter().zip(out) {
         match dtype {
-            DType::F16 => floats::<F16, 32, R>(panel, tile, out),
-            DType::BF16 => floats::<BF16, 32, R>(panel, tile, out),
-            _ => floats::<F32, 64, R>(panel, tile, out),
+            DType::F16 => floats::<F16, 32, R>(run, tile, out),
+            DType::BF16 => floats::<BF16, 32, R>(run, tile, out),
+            _ => floats::<F32, 64, R>(run, tile, out),
         }
     }
 }
@@ -117,20 +128,25 @@ const BF16: u8 = 2;
 /// Weights of type `T`, `BYTES` for 16 outputs.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn floats<const T: u8, const BYTES: usize, const R: usize>(panel: &[u8], tile: Tile<'_>, out: &mut Sums) {
-    let weights = panel.as_chunks::<BYTES>().0;
-    let mut acc = [[_mm512_setzero_ps()]; R];
-    for (weights, x) in weights.iter().zip(tile.words.as_chunks::<R>().0) {
-        let weights = match T {
-            F16 => _mm512_cvtph_ps(load256(weights)),
-            BF16 => _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(weights)), 16)),
-            _ => _mm512_castsi512_ps(load512(weights)),
-        };
-        for r in 0..R {
-            acc[r][0] = _mm512_fmadd_ps(broadcast(x[r]), weights, acc[r][0]);
+fn floats<const T: u8, const BYTES: usize, const R: usize>(run: &[u8], tile: Tile<'_>, out: &mut [f32]) {
+    let words = tile.words.as_chunks::<R>().0;
+    let mut out = [outputs_of::<R>(out)];
+    let panel_bytes = run.len() / out[0].len().max(1);
+    for index in 0..out[0].len() {
+        let panel = run[index * panel_bytes..][..panel_bytes].as_chunks::<BYTES>().0;
+        let mut acc = [[_mm512_setzero_ps()]; R];
+        for (x, weights) in words.iter().zip(panel) {
+            let weights = match T {
+                F16 => _mm512_cvtph_ps(load256(weights)),
+                BF16 => _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(weights)), 16)),
+                _ => _mm512_castsi512_ps(load512(weights)),
+            };
+            for r in 0..R {
+                acc[r][0] = _mm512_fmadd_ps(broadcast(x[r]), weights, acc[r][0]);
+            }
         }
+        store(&acc, &mut out, index);
     }
-    store(&acc, [out]);
 }
 
 /// Types with blocks of 32. `UNIT` and `PARAMETERS` are the bytes of codes and parameters of a block,
@@ -144,20 +160,24 @@ fn blocks_of_32<
     const R: usize,
     const P: usize,
 >(
-    panels: [&[u8]; P],
+    runs: [&[u8]; P],
     tile: Tile<'_>,
-    out: [&mut Sums; P],
+    out: [&mut [f32]; P],
 ) {
     const { assert!(PARAMETERS + UNIT == BLOCK) };
-    let panels = blocks_of::<BLOCK, P>(panels);
+    let mut out = out.map(outputs_of::<R>);
+    let panel_bytes = runs[0].len() / out[0].len().max(1);
     let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0;
     let scales = tile.scales.as_chunks::<R>().0.iter().zip(tile.sums.as_chunks::<R>().0);
-    let mut acc = [[_mm512_setzero_ps(); P]; R];
-    for (b, (words, (scales, sums))) in words.iter().zip(scales).enumerate() {
-        let blocks = nth(panels, b);
-        add_block_of_32::<UNIT, PARAMETERS, BLOCK, R, P>(blocks, words, scales, sums, &mut acc);
+    for index in 0..out[0].len() {
+        let panels = blocks_of::<BLOCK, P>(runs, index * panel_bytes, panel_bytes);
+        let mut acc = [[_mm512_setzero_ps(); P]; R];
+        for (b, (unit, (scales, sums))) in words.iter().zip(scales.clone()).enumerate() {
+            let blocks = nth(panels, b);
+            add_block_of_32::<UNIT, PARAMETERS, BLOCK, R, P>(blocks, unit, scales, sums, &mut acc);
+        }
+        store(&acc, &mut out, index);
     }
-    store(&acc, out);
 }
 
 /// Adds the products of a block of 32 of each panel to `acc`.
@@ -215,21 +235,27 @@ fn blocks_of_256<
     const R: usize,
     const P: usize,
 >(
-    panels: [&[u8]; P],
+    runs: [&[u8]; P],
     tile: Tile<'_>,
-    out: [&mut Sums; P],
+    out: [&mut [f32]; P],
 ) {
     const { assert!(PARAMETERS + 8 * UNIT == BLOCK) };
-    let panels = blocks_of::<BLOCK, P>(panels);
+    let mut out = out.map(outputs_of::<R>);
+    let panel_bytes = runs[0].len() / out[0].len().max(1);
     let words = tile.words.as_chunks::<R>().0.as_chunks::<8>().0.as_chunks::<8>().0;
     let sums = tile.sums.as_chunks::<R>().0.as_chunks::<SUMS>().0;
     let scales = tile.scales.as_chunks::<R>().0.iter().zip(sums);
-    let mut acc = [[_mm512_setzero_ps(); P]; R];
-    for (b, (words, (scales, sums))) in words.iter().zip(scales).enumerate() {
-        let blocks = nth(panels, b);
-        add_block_of_256::<UNIT, PARAMETERS, BLOCK, SUMS, SUBS, R, P>(blocks, words, scales, sums, &mut acc);
+    for index in 0..out[0].len() {
+        let panels = blocks_of::<BLOCK, P>(runs, index * panel_bytes, panel_bytes);
+        let mut acc = [[_mm512_setzero_ps(); P]; R];
+        for (b, (units, (scales, sums))) in words.iter().zip(scales.clone()).enumerate() {
+            let blocks = nth(panels, b);
+            add_block_of_256::<UNIT, PARAMETERS, BLOCK, SUMS, SUBS, R, P>(
+                blocks, units, scales, sums, &mut acc,
+            );
+        }
+        store(&acc, &mut out, index);
     }
-    store(&acc, out);
 }
 
 /// Adds the products of a block of 256 of each panel to `acc`.
@@ -304,13 +330,17 @@ fn add_block_of_256<
     }
 }
 
-/// The blocks of panels.
+/// The blocks of the panels that lie `at` some byte of runs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn blocks_of<const BLOCK: usize, const P: usize>(panels: [&[u8]; P]) -> [&[[u8; BLOCK]]; P] {
+fn blocks_of<const BLOCK: usize, const P: usize>(
+    runs: [&[u8]; P],
+    at: usize,
+    bytes: usize,
+) -> [&[[u8; BLOCK]]; P] {
     let mut blocks: [&[[u8; BLOCK]]; P] = [&[]; P];
     for p in 0..P {
-        blocks[p] = panels[p].as_chunks().0;
+        blocks[p] = runs[p][at..][..bytes].as_chunks().0;
     }
     blocks
 }
