@@ -10,9 +10,10 @@
 //! sequence and positions) alone. It does not depend on how many rows there are, which rows are
 //! beside it, how a prompt was cut into chunks, or how many threads work. To keep that:
 //!
-//! * a matmul output adds its K blocks in ascending order into one f32 accumulator; inside a
-//!   block integers are exact; threads split outputs, never K;
-//! * attention tiles start at absolute multiples of [`PAGE`] positions and merge in ascending order.
+//! * a matmul output adds its K blocks in an order that the shape of the weights alone decides (on a
+//!   CPU ascending, into one f32 accumulator); inside a block of 32 integers are exact;
+//! * attention tiles start at absolute multiples of [`PAGE`] positions and merge in an order that
+//!   they alone decide.
 
 use std::ops::Range;
 
@@ -246,6 +247,12 @@ pub trait Device: Send {
     /// may give it a place on the machine.
     fn enter(&self) {}
 
+    /// Whether [`Device::matmul`] sums in the one order that fixes its bits. A device that does not
+    /// has an order of its own, which is as fixed, and says so here.
+    fn sums_in_one_order(&self) -> bool {
+        true
+    }
+
     // Memory.
 
     /// A zeroed tensor with room for `capacity` rows, all in use.
@@ -288,9 +295,14 @@ pub trait Device: Send {
     /// `out[r, o] = sum over k of x[r, k] * w[o, k]  (+ bias[0, o])`;
     /// x `(rows, inputs)`, w `(outputs, inputs)`, bias `(1, outputs)`, out `(rows, outputs)`.
     ///
-    /// Sets the rows of `out`. Every implementation gives the same bits; what follows is all that
-    /// fixes them. Each output has one f32 accumulator `acc`, 0 at first; `fma` rounds once, every
-    /// other operation on its own; `out = acc`, or `acc + bias`.
+    /// Sets the rows of `out`. What follows fixes every bit of it for a device that
+    /// [sums in one order](Device::sums_in_one_order), as all CPUs do. Others quantize activations to
+    /// the same integers and sum those of 32 numbers exactly, but round more often and add in another
+    /// order, the same for every row and any number of rows. Their results differ by at most
+    /// `inputs * 2^-23 * max|x| * max|w|`, or a few of the smallest numbers there are.
+    ///
+    /// Each output has one f32 accumulator `acc`, 0 at first; `fma` rounds once, every other operation
+    /// on its own; `out = acc`, or `acc + bias`.
     ///
     /// **[`Arithmetic::F32`]**: `acc = fma(x[k], w[k], acc)` for ascending `k`, `w` widened to f32 or
     /// dequantized as [`crate::quant`] does.

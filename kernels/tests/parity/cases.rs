@@ -11,10 +11,14 @@ pub(crate) mod sequences;
 
 use std::ops::Range;
 
+use kernels::quant::dequantize_row;
 use kernels::{Activation, Arithmetic, DType, Device, Grid, KvDtype, MatrixView, Pairing, Product};
 
 pub(crate) use random::{Random, blocks};
 use sequences::{Heads, Sequence, attend_step};
+
+/// Seed of the weights of products.
+const WEIGHTS: u64 = 29;
 
 /// An operation with what is particular to it.
 #[derive(Clone, Copy, Debug)]
@@ -107,8 +111,8 @@ impl Op {
         }
     }
 
-    /// The distance from the reference that is allowed.
-    pub(crate) fn bound(self) -> Bound {
+    /// The distance from the reference that is allowed to a device that sums products in one order.
+    fn bound(self) -> Bound {
         match self {
             Op::Matmul { .. } | Op::MatmulEach { .. } | Op::Embed { .. } => Bound::Exact,
             Op::CopyRows | Op::Patches { .. } => Bound::Exact,
@@ -170,6 +174,34 @@ impl Case {
     /// The ordinary input.
     pub(crate) fn input(&self) -> Vec<f32> {
         Random::new(11).vec(self.rows * self.cols)
+    }
+
+    /// The distance from the reference that is allowed to a device.
+    pub(crate) fn bound<D: Device>(&self, device: &D, x: &[f32]) -> Bound {
+        match self.op {
+            Op::Matmul { .. } | Op::MatmulEach { .. } if !device.sums_in_one_order() => {
+                let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+                let product = f32::EPSILON * largest * self.largest_weight();
+                Bound::Absolute(self.cols as f32 * (product + f32::from_bits(1)))
+            }
+            op => op.bound(),
+        }
+    }
+
+    /// The largest magnitude of any weight.
+    fn largest_weight(&self) -> f32 {
+        let (dtypes, outputs) = match self.op {
+            Op::Matmul { dtype, outputs, .. } => (vec![dtype], outputs),
+            Op::MatmulEach { dtypes, outputs } => (dtypes.to_vec(), outputs),
+            op => panic!("{op:?} is no product"),
+        };
+        let random = &mut Random::new(WEIGHTS);
+        let mut numbers = vec![0.0; outputs * self.cols];
+        let largest = dtypes.into_iter().map(|dtype| {
+            dequantize_row(dtype, &blocks(random, dtype, outputs, self.cols), &mut numbers).unwrap();
+            numbers.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs()))
+        });
+        largest.fold(0.0, f32::max)
     }
 
     /// Computes the result for all rows of `x`.
@@ -255,7 +287,7 @@ impl Case {
     }
 
     fn matrix_step<'d, D: Device>(&self, device: &'d D, input: D::Tensor, rows: Range<usize>) -> Step<'d, D> {
-        let random = &mut Random::new(29);
+        let random = &mut Random::new(WEIGHTS);
         let matrix = |random: &mut Random, dtype, rows, arithmetic| {
             let bytes = blocks(random, dtype, rows, self.cols);
             let view = MatrixView { rows, cols: self.cols, dtype, bytes: &bytes };
