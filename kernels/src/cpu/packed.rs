@@ -25,17 +25,15 @@
 //! Q8_0 is kept as code + 128 on x86-64, whose products of bytes take one unsigned factor, and as it is
 //! elsewhere. Q2_K and Q3_K take 4 bits a code; nothing else grows much, and nothing loses anything.
 
-use std::array;
+mod panel;
+
 use std::ops::Range;
 use std::sync::Arc;
-
-use half::f16;
 
 use super::buffer::Buffer;
 use super::threads::Pool;
 use crate::device::{Arithmetic, DeviceError, MatrixView};
 use crate::dtype::DType;
-use crate::quant::{Block32, Block256, dequantize_row};
 use crate::shared::{SharedBytes, SharedMatrix};
 
 /// The layout in words. All instruction sets share it; a change of it changes the words.
@@ -192,10 +190,7 @@ impl PackedMatrix {
             let (start, bytes) = (run.start, &mut packed[panels.bytes(run)]);
             pool.rows(bytes, panels.size.max(1), 1, &|first, chunk| {
                 for (i, panel) in chunk.chunks_exact_mut(panels.size).enumerate() {
-                    match Coding::of(stored) {
-                        Some(coding) => pack_blocks(view, coding, start + first + i, panel),
-                        None => pack_floats(view, stored, start + first + i, panel),
-                    }
+                    panel::fill(view, stored, start + first + i, panel);
                 }
             });
         }
@@ -269,193 +264,17 @@ impl PackedMatrix {
         &self.bytes[self.panels.bytes(panels)]
     }
 
-    /// Writes the weights of one output, exactly as [`dequantize_row`] gives them.
+    /// Writes the weights of one output, exactly as [`dequantize_row`](crate::quant::dequantize_row) gives them.
     pub(crate) fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.cols, "row {row} of {} x {}", self.rows, self.cols);
-        let (panel, lane) = (self.panel(row / PANEL), row % PANEL);
-        match Coding::of(self.dtype) {
-            None => {
-                let size = self.dtype.block_bytes();
-                for (value, group) in out.iter_mut().zip(panel.chunks_exact(size * PANEL)) {
-                    let bytes = &group[lane * size..][..size];
-                    *value = match self.dtype {
-                        DType::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
-                        DType::BF16 => half::bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
-                        _ => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-                    };
-                }
-            }
-            Some(coding) => {
-                let blocks = panel.chunks_exact(coding.block_bytes());
-                for (block, out) in blocks.zip(out.chunks_exact_mut(coding.block)) {
-                    let (parameters, codes) = block.split_at(coding.parameter_bytes());
-                    unpack_block(coding, codes, parameters, lane, out);
-                }
-            }
-        }
+        panel::read(self.dtype, self.panel(row / PANEL), row % PANEL, out);
     }
-}
-
-/// The bytes of stored row `row`, or `None` past the end.
-fn stored_row(view: MatrixView<'_>, row: usize) -> Option<&[u8]> {
-    let size = view.bytes.len().checked_div(view.rows)?;
-    (row < view.rows).then(|| &view.bytes[row * size..][..size])
-}
-
-/// Fills a panel of floats: copied, or dequantized to f32.
-fn pack_floats(view: MatrixView<'_>, stored: DType, panel: usize, out: &mut [u8]) {
-    let size = stored.block_bytes();
-    let mut widened = Vec::new();
-    for lane in 0..PANEL {
-        let Some(mut row) = stored_row(view, panel * PANEL + lane) else { return };
-        if view.dtype != stored {
-            let mut values = vec![0.0; view.cols];
-            dequantize_row(view.dtype, row, &mut values).expect("the length of a row was checked");
-            widened.clear();
-            widened.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            row = &widened;
-        }
-        for (group, value) in out.chunks_exact_mut(size * PANEL).zip(row.chunks_exact(size)) {
-            group[lane * size..][..size].copy_from_slice(value);
-        }
-    }
-}
-
-/// Fills a panel of blocks.
-fn pack_blocks(view: MatrixView<'_>, coding: Coding, panel: usize, out: &mut [u8]) {
-    for lane in 0..PANEL {
-        let Some(row) = stored_row(view, panel * PANEL + lane) else { return };
-        let packed = out.chunks_exact_mut(coding.block_bytes());
-        for (block, packed) in row.chunks_exact(view.dtype.block_bytes()).zip(packed) {
-            let (parameters, codes) = packed.split_at_mut(coding.parameter_bytes());
-            if coding.block == UNIT {
-                let block = Block32::decode(view.dtype, block);
-                put_unit(coding, &block.codes, codes, lane);
-                put_f16(block.scale, &mut parameters[..F16S], lane);
-                if let Some(minimum) = block.minimum {
-                    put_f16(minimum, &mut parameters[F16S..], lane);
-                }
-            } else {
-                let block = Block256::decode(view.dtype, block);
-                for (values, unit) in
-                    block.codes.chunks_exact(UNIT).zip(codes.chunks_exact_mut(coding.unit_bytes()))
-                {
-                    put_unit(coding, values, unit, lane);
-                }
-                put_parameters(coding, &block, parameters, lane);
-            }
-        }
-    }
-}
-
-fn put_f16(value: f32, out: &mut [u8], lane: usize) {
-    out[2 * lane..][..2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
-}
-
-fn get_f16(bytes: &[u8], lane: usize) -> f32 {
-    f16::from_le_bytes([bytes[2 * lane], bytes[2 * lane + 1]]).to_f32()
-}
-
-/// Sub-blocks of 16, as [`Block256`] has them, in one of the coding.
-const fn twins(coding: Coding) -> usize {
-    coding.sub / 16
-}
-
-/// Writes what one output has for a block of 256 besides codes.
-fn put_parameters(coding: Coding, block: &Block256, out: &mut [u8], lane: usize) {
-    let subs = coding.block / coding.sub;
-    put_f16(block.scale, &mut out[..F16S], lane);
-    let mut rest = &mut out[F16S..];
-    if let Some(minimum) = block.minimum {
-        put_f16(minimum, &mut rest[..F16S], lane);
-        rest = &mut rest[F16S..];
-        for j in 0..subs {
-            rest[subs * PANEL + j / 2 * F16S + 2 * lane + j % 2] = block.minimums[j * twins(coding)];
-        }
-    }
-    for j in 0..subs {
-        rest[j * PANEL + lane] = block.scales[j * twins(coding)].cast_unsigned();
-    }
-}
-
-/// Numbers of one output and one block.
-fn unpack_block(coding: Coding, codes: &[u8], parameters: &[u8], lane: usize, out: &mut [f32]) {
-    let mut values = [0; 256];
-    for (unit, values) in codes.chunks_exact(coding.unit_bytes()).zip(values.chunks_exact_mut(UNIT)) {
-        let bytes = get_unit(coding.bits, unit, lane);
-        for (value, code) in values.iter_mut().zip(bytes) {
-            *value = code.wrapping_sub(coding.zero).cast_signed();
-        }
-    }
-    let scale = get_f16(parameters, lane);
-    let minimum = coding.minimum.then(|| get_f16(&parameters[F16S..], lane));
-    if coding.block == UNIT {
-        let codes = array::from_fn(|i| values[i]);
-        return Block32 { codes, scale, minimum }.dequantize(out);
-    }
-    let rest = &parameters[F16S * (1 + usize::from(coding.minimum))..];
-    let (scales, minimums) = rest.split_at(coding.block / coding.sub * PANEL);
-    let sub = |j: usize| j / twins(coding);
-    let block = Block256 {
-        codes: values,
-        scales: array::from_fn(|j| scales[sub(j) * PANEL + lane].cast_signed()),
-        minimums: array::from_fn(|j| {
-            minimums.get(sub(j) / 2 * F16S + 2 * lane + sub(j) % 2).copied().unwrap_or(0)
-        }),
-        scale,
-        minimum,
-    };
-    block.dequantize(out);
-}
-
-/// Puts the 32 signed codes of one output into a unit.
-fn put_unit(coding: Coding, values: &[i8], unit: &mut [u8], lane: usize) {
-    let code = |i: usize| values[i].cast_unsigned().wrapping_add(coding.zero);
-    let groups: [u32; 8] = array::from_fn(|g| u32::from_le_bytes(array::from_fn(|i| code(4 * g + i))));
-    let mut put = |at: usize, word: u32| {
-        unit[64 * at + 4 * lane..][..4].copy_from_slice(&word.to_le_bytes());
-    };
-    if coding.bits == 8 {
-        groups.iter().enumerate().for_each(|(g, &word)| put(g, word));
-        return;
-    }
-    for g in 0..4 {
-        put(g, (groups[g] & 0x0f0f_0f0f) | (groups[g + 4] & 0x0f0f_0f0f) << 4);
-    }
-    let upper = groups.map(|word| word >> 4 & 0x0f0f_0f0f);
-    match coding.bits {
-        5 => put(4, (0..8).fold(0, |word, g| word | upper[g] << g)),
-        6 => (0..2).for_each(|half| {
-            put(4 + half, (0..4).fold(0, |word, g| word | upper[4 * half + g] << (2 * g)));
-        }),
-        _ => {}
-    }
-}
-
-/// The 32 unsigned codes of one output.
-fn get_unit(bits: usize, unit: &[u8], lane: usize) -> [u8; UNIT] {
-    let word = |at: usize| {
-        let at = 64 * at + 4 * lane;
-        u32::from_le_bytes([unit[at], unit[at + 1], unit[at + 2], unit[at + 3]])
-    };
-    let group = |g: usize| {
-        if bits == 8 {
-            return word(g);
-        }
-        let low = word(g % 4) >> (4 * (g / 4)) & 0x0f0f_0f0f;
-        match bits {
-            5 => low | (word(4) >> g & 0x0101_0101) << 4,
-            6 => low | (word(4 + g / 4) >> (2 * (g % 4)) & 0x0303_0303) << 4,
-            _ => low,
-        }
-    };
-    let groups: [u32; 8] = array::from_fn(group);
-    array::from_fn(|i| groups[i / 4].to_le_bytes()[i % 4])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quant::dequantize_row;
 
     /// Every bit pattern of the codes.
     fn bytes(dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
@@ -534,7 +353,7 @@ mod tests {
     #[test]
     fn panels_take_little_more_than_the_file() {
         for dtype in DType::ALL {
-            let panel = panel_size(dtype, 2048).unwrap();
+            let panel = Panels::of(dtype, 16, 2048).unwrap().size;
             let stored = 16 * dtype.row_bytes(2048).unwrap();
             let limit = match dtype {
                 DType::Q2K => stored * 2,
