@@ -20,13 +20,13 @@ use zenoh::Wait;
 /// Exposure that `systemd-analyze security` may find at most, in tenths.
 const EXPOSURE: u32 = 20;
 
-fn unit() -> String {
+pub(crate) fn unit() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/mobilevlmd.service");
     fs::read_to_string(path).expect("the unit")
 }
 
 /// The values of a key of the unit.
-fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+pub(crate) fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
     unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect()
 }
 

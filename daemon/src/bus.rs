@@ -47,6 +47,15 @@ pub use frames::Feed;
 const LAST_REPLIES: Duration = Duration::from_millis(300);
 const CLOSING: Duration = Duration::from_millis(700);
 
+/// Threads that wait for full links: places for the questions of the default queue, for refusals, requests and
+/// publications. Without a limit a flood makes hundreds, more than the unit's `TasksMax` allows. Whoever finds no
+/// place waits until zenoh closes the link of one who does not read.
+const WAITING: usize = 128;
+
+/// How long such a thread lives without work. Work goes round among all of them, so that with a longer time those
+/// of a flood would never end.
+const IDLE_THREAD: Duration = Duration::from_secs(1);
+
 /// What the bus reads of the rest of the daemon. The calls must be quick and may come from any thread.
 pub trait BusInputs: Send + Sync + 'static {
     /// The daemon as it is now.
@@ -200,6 +209,8 @@ impl Bus {
         let device = Name::new(device_name)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            .max_blocking_threads(WAITING)
+            .thread_keep_alive(IDLE_THREAD)
             .thread_name("bus")
             .enable_time()
             .build()

@@ -119,6 +119,8 @@ struct Engine<D: Device> {
     /// Forms of answers, over the vocabulary.
     grammars: Arc<Grammars>,
     rgb: image::RgbImage,
+    /// Since when pages that nobody takes grow cold.
+    cold_since: Instant,
 }
 
 /// What the scheduler is shown and what it answers, kept for their room.
@@ -171,6 +173,7 @@ impl<D: Device> Engine<D> {
             grammars: Arc::new(Grammars::new(&tokenizer)),
             system: Sequence::default(),
             rgb: image::RgbImage::new(0, 0),
+            cold_since: start,
             rules: Rules::new(YesNo::new(&tokenizer)),
             changes,
             captions_revision: 0,
@@ -204,6 +207,7 @@ impl<D: Device> Engine<D> {
                 let start = Instant::now();
                 self.end_alerts_of_gone_cameras(start);
                 self.send_alerts();
+                self.forget_cold_pages(start);
                 let unit = self.choose(start);
                 let chosen = Instant::now();
                 let kind = self.work(unit);

@@ -35,6 +35,9 @@ const ROUND: Duration = Duration::from_millis(200);
 /// a slow board.
 const LOADING: Duration = Duration::from_secs(1800);
 
+/// How often free memory of the heap goes back to the system. What a burst on the bus took is otherwise kept.
+const TRIM: Duration = Duration::from_secs(5);
+
 /// Why the daemon cannot run, or not run on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -90,7 +93,7 @@ pub fn run<O: Orders>(
     let mut health = Health::new();
     health.starting("loading the model", LOADING);
     let mut service = Service::start(config)?;
-    let (mut is_alive, mut is_to_reload) = (true, false);
+    let (mut is_alive, mut is_to_reload, mut trimmed) = (true, false, Instant::now());
     while is_alive {
         match clock.block_on(async { timeout(ROUND, orders.next()).await }) {
             Ok(Order::Stop) => break,
@@ -98,6 +101,10 @@ pub fn run<O: Orders>(
             Err(_) => {}
         }
         is_alive = service.look_after(&mut health);
+        if trimmed.elapsed() >= TRIM {
+            kernels::heap::trim();
+            trimmed = Instant::now();
+        }
         if is_to_reload && is_alive && service.is_ready() {
             is_to_reload = false;
             service.reload(&load, &mut health)?;

@@ -248,6 +248,10 @@ impl Device for Cpu {
         kv.append((self.isa, &self.pool), layer, [k, v], slots);
     }
 
+    fn kv_forget(&self, kv: &mut Kv, pages: &[PageId]) {
+        kv.forget(pages);
+    }
+
     fn kv_copy_page(&self, kv: &mut Kv, from: PageId, to: PageId) {
         kv.copy_page(&self.pool, from, to);
     }

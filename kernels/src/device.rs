@@ -416,6 +416,12 @@ pub trait Device: Send {
     /// A block with a NaN or an infinity, or whose `d` no f16 can hold, is all NaN.
     fn kv_append(&self, kv: &mut Self::Kv, layer: usize, k: &Self::Tensor, v: &Self::Tensor, slots: &[Slot]);
 
+    /// Lets pages go, in ascending order, whose contents nobody needs: their memory may return to the system until
+    /// they are written again. Until then their contents are undefined.
+    fn kv_forget(&self, kv: &mut Self::Kv, pages: &[PageId]) {
+        let _ = (kv, pages);
+    }
+
     /// Copies a page with all its layers.
     fn kv_copy_page(&self, kv: &mut Self::Kv, from: PageId, to: PageId);
 

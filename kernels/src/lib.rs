@@ -16,6 +16,7 @@ pub mod reference;
 pub mod cpu;
 pub mod cuda;
 pub mod pixels;
+pub mod heap;
 
 /// Raised by every change that gives numbers other bits or pages of the KV cache another layout, so
 /// that what was stored by another build is known.

@@ -1,7 +1,7 @@
 //! Pages for what runs. Pictures that nobody needs at the moment make room, the one that was of use
 //! longest ago first.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kernels::{Device, PAGE};
 
@@ -10,7 +10,23 @@ use super::job::Purpose;
 use crate::model::PassError;
 use crate::model::kv_cache::{OutOfPages, Sequence};
 
+/// How long pages keep their memory without being of use. A burst of questions takes many; giving their memory back
+/// and taking it again costs about what writing it once does.
+const COLD: Duration = Duration::from_secs(5);
+
 impl<D: Device> Engine<D> {
+    /// Gives the memory of pages back to the system that a burst has left.
+    pub(super) fn forget_cold_pages(&mut self, now: Instant) {
+        if now.duration_since(self.cold_since) < COLD {
+            return;
+        }
+        self.cold_since = now;
+        let pages = self.model.forget_cold_pages();
+        if pages > 0 {
+            tracing::debug!(pages, "pages of the KV cache went back to the system");
+        }
+    }
+
     /// Forks `from` and sets pages aside for a prompt and what follows it, so that a job that was
     /// begun never runs out of them. Returns how many tokens can follow, at most `max_tokens`.
     pub(super) fn fork(

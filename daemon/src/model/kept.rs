@@ -55,6 +55,12 @@ impl<D: Device> MobileVlm<D> {
         self.prefixes.make_room(&mut self.cache, pages)
     }
 
+    /// Gives the memory of pages back to the system that were not of use since the last call. Returns how many
+    /// that are.
+    pub fn forget_cold_pages(&mut self) -> usize {
+        self.cache.forget_cold(&self.device)
+    }
+
     /// Makes sure that `sequence` can be extended by `rows` positions without running out of pages:
     /// what is missing is set aside for it until it is released. Kept prefixes make room.
     pub fn reserve(&mut self, sequence: &mut Sequence, rows: usize) -> Result<(), OutOfPages> {

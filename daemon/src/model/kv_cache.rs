@@ -79,7 +79,12 @@ pub struct KvCache<D: Device> {
     arena: D::Kv,
     bytes: usize,
     references: Vec<u32>,
+    /// The page given back last is at the end, and taken first.
     free: Vec<PageId>,
+    /// So many pages at the beginning of `free` were free since somebody looked.
+    cold: usize,
+    /// Pages that were taken and not forgotten since.
+    written: Vec<bool>,
 }
 
 impl<D: Device> KvCache<D> {
@@ -90,6 +95,8 @@ impl<D: Device> KvCache<D> {
             bytes: device.kv_bytes(&arena),
             arena,
             references: vec![0; pages],
+            cold: pages,
+            written: vec![false; pages],
             free: (0..pages as u32).rev().map(PageId).collect(),
         })
     }
@@ -229,6 +236,16 @@ impl<D: Device> KvCache<D> {
         }
     }
 
+    /// Gives the memory of pages back to the system that nobody took since the last call. Returns how many that are.
+    pub fn forget_cold(&mut self, device: &D) -> usize {
+        let cold = std::mem::replace(&mut self.cold, self.free.len());
+        let was_written = |page: &PageId| std::mem::take(&mut self.written[page.0 as usize]);
+        let mut pages: Vec<PageId> = self.free[..cold].iter().copied().filter(was_written).collect();
+        pages.sort_unstable_by_key(|page| page.0);
+        device.kv_forget(&mut self.arena, &pages);
+        pages.len()
+    }
+
     /// Whether the next row goes to a page that others hold too.
     fn last_is_shared(&self, sequence: &Sequence) -> bool {
         !sequence.len.is_multiple_of(PAGE)
@@ -248,7 +265,9 @@ impl<D: Device> KvCache<D> {
     /// Takes a page known to be free.
     fn take_page(&mut self) -> PageId {
         let page = self.free.pop().expect("free pages were counted");
+        self.cold = self.cold.min(self.free.len());
         self.references[page.0 as usize] = 1;
+        self.written[page.0 as usize] = true;
         page
     }
 

@@ -1,6 +1,6 @@
 //! Memory for packed weights: zeroed pages, on huge pages where the system gives them.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::{self, NonNull};
 
 use crate::device::DeviceError;
@@ -48,6 +48,20 @@ impl Buffer {
         }
         let start = NonNull::new(start).ok_or(failure)?;
         Ok(Self { start, len, mapping: (base, mapped) })
+    }
+
+    /// Gives the memory of whole pages in `range` back to the system, which makes them zero.
+    pub(crate) fn forget(&mut self, range: Range<usize>) {
+        let bytes = &mut self[range];
+        // SAFETY: the call has no conditions.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(HUGE_PAGE);
+        let skip = bytes.as_ptr().align_offset(page);
+        let whole = bytes.len().saturating_sub(skip) / page * page;
+        if whole > 0 {
+            // SAFETY: the pages lie inside `bytes`, which is borrowed alone. They belong to an anonymous mapping,
+            // so that they read as zeros later; refusal leaves them as they are.
+            unsafe { libc::madvise(bytes[skip..].as_mut_ptr().cast(), whole, libc::MADV_DONTNEED) };
+        }
     }
 }
 
@@ -98,6 +112,20 @@ mod tests {
                 assert_eq!(buffer.as_ptr() as usize % if len < HUGE_PAGE { 4096 } else { HUGE_PAGE }, 0);
             }
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_zero_and_the_rest_is_kept() {
+        let mut buffer = Buffer::zeroed(3 * HUGE_PAGE, "test").unwrap();
+        buffer.fill(7);
+        let (first, last) = (HUGE_PAGE - 1, 2 * HUGE_PAGE + 9);
+        buffer.forget(first..last);
+        assert!(buffer[..=first].iter().chain(&buffer[last..]).all(|&byte| byte == 7));
+        assert!(buffer[HUGE_PAGE..2 * HUGE_PAGE].iter().all(|&byte| byte == 0));
+        buffer[HUGE_PAGE] = 5;
+        buffer.forget(HUGE_PAGE..HUGE_PAGE + 1);
+        buffer.forget(7..7);
+        assert_eq!(buffer[HUGE_PAGE], 5, "less than a page of the system is kept");
     }
 
     #[test]

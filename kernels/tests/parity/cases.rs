@@ -99,10 +99,17 @@ impl Op {
             Op::SiluMul => &["silu_mul"],
             Op::Rope { .. } => &["rope"],
             Op::Attention { .. } => &["attention"],
-            Op::Attend { .. } => {
-                const PAGES: [&str; 3] = ["kv_page_bytes", "kv_read_page", "kv_write_page"];
-                &["kv", "kv_bytes", "kv_append", "kv_copy_page", "attend", PAGES[0], PAGES[1], PAGES[2]]
-            }
+            Op::Attend { .. } => &[
+                "kv",
+                "kv_bytes",
+                "kv_append",
+                "kv_forget",
+                "kv_copy_page",
+                "kv_page_bytes",
+                "kv_read_page",
+                "kv_write_page",
+                "attend",
+            ],
             Op::Patches { .. } => &["patches"],
             Op::Depthwise3x3 { .. } => &["depthwise3x3"],
             Op::AveragePool2x2 { .. } => &["average_pool2x2"],

@@ -97,6 +97,7 @@ pub(crate) fn attend_step<'d, D: Device>(
                 device.kv_write_page(&mut kv, to, &carried);
             }
         }
+        device.kv_forget(&mut kv, &first);
         let common = sequence.common;
         if let Some(other) = sequences[..pages.len()].iter().position(|other| other.common == common) {
             copies[..common].copy_from_slice(&pages[other][..common]);

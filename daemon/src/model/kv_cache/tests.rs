@@ -121,3 +121,23 @@ fn pages_set_aside_are_there_when_others_run_out() {
     cache.release(&mut other);
     assert_eq!(cache.pages_free(), 6);
 }
+
+#[test]
+fn only_pages_that_a_burst_has_left_are_cold() {
+    let (device, mut cache) = cache(8);
+    let (mut steady, mut burst, mut slots) = (Sequence::default(), Sequence::default(), Vec::new());
+    assert_eq!(cache.forget_cold(&device), 0, "nothing was written yet");
+    cache.extend(&device, &mut steady, PAGE, &mut slots).expect("room");
+    cache.extend(&device, &mut burst, 5 * PAGE, &mut slots).expect("room");
+    cache.release(&mut burst);
+    assert_eq!(cache.forget_cold(&device), 0, "they were in use a moment ago");
+    // What goes on takes the same two pages again and again.
+    for _ in 0..3 {
+        cache.extend(&device, &mut burst, 2 * PAGE, &mut slots).expect("room");
+        cache.release(&mut burst);
+    }
+    assert_eq!(cache.forget_cold(&device), 3);
+    assert_eq!(cache.forget_cold(&device), 2, "now they are cold, too");
+    assert_eq!((cache.forget_cold(&device), cache.pages_used()), (0, 1));
+    cache.release(&mut steady);
+}

@@ -214,6 +214,16 @@ impl Kv {
         });
     }
 
+    pub(in crate::cpu) fn forget(&mut self, pages: &[PageId]) {
+        let len = self.page_bytes();
+        // Neighbours go together: the end of one and the beginning of the next may share a page of the system.
+        for run in pages.chunk_by(|page, next| next.0.checked_sub(1) == Some(page.0)) {
+            let (first, last) = (run[0].0 as usize, run[run.len() - 1].0 as usize);
+            assert!(last < self.pages, "page {last} of {}", self.pages);
+            self.data.forget(first * len..(last + 1) * len);
+        }
+    }
+
     pub(in crate::cpu) fn page_bytes(&self) -> usize {
         self.data.len() / self.pages.max(1)
     }
