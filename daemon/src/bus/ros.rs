@@ -3,7 +3,7 @@
 mod hear;
 mod voice;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -49,6 +49,8 @@ pub(super) struct Node {
     spoken: Mutex<HashMap<String, (Arc<Voice>, u32)>>,
     /// Topics of questions.
     heard: Mutex<HashMap<String, Heard>>,
+    /// Topics that were found to have several owners.
+    shared: Mutex<HashSet<String>>,
 }
 
 impl Node {
@@ -86,6 +88,7 @@ impl Node {
             tokens: Mutex::new(tokens),
             spoken: Mutex::default(),
             heard: Mutex::default(),
+            shared: Mutex::default(),
         })))
     }
 
@@ -125,6 +128,10 @@ impl Node {
         wanted.extend(
             status.rules.iter().map(|rule| (topics.alert(&rule.rule), Classification::TYPE, Tone::Alert)),
         );
+        self.tell_of_shared("camera", &asked);
+        let rules: Vec<(String, &str)> =
+            status.rules.iter().map(|rule| (topics.alert(&rule.rule), rule.rule.as_str())).collect();
+        self.tell_of_shared("rule", &rules);
         for (topic, kind, tone) in wanted {
             drop(self.voice(topic, kind, tone));
         }
@@ -135,6 +142,19 @@ impl Node {
         locked(&self.heard).retain(|topic, _| asked.iter().any(|(asked, _)| asked == topic));
         for (topic, camera) in asked {
             self.listen(topic, camera);
+        }
+    }
+
+    /// Tells once of cameras or rules whose names are the same in ROS 2.
+    fn tell_of_shared(&self, what: &str, owners: &[(String, &str)]) {
+        for (topic, first, other) in shared(owners) {
+            if locked(&self.shared).insert(topic.to_owned()) {
+                tracing::warn!(
+                    topic,
+                    "{what}s \"{first}\" and \"{other}\" have the same topics in ROS 2, where nobody can tell them apart: \
+                     rename one"
+                );
+            }
         }
     }
 
@@ -187,5 +207,33 @@ pub(super) async fn follow(node: Weak<Node>, inputs: Arc<dyn BusInputs>) {
         round.tick().await;
         let Some(node) = node.upgrade() else { return };
         block_in_place(|| node.meet(&inputs.status()));
+    }
+}
+
+/// Topics with several owners, each with two of them.
+fn shared<'a>(owners: &'a [(String, &'a str)]) -> Vec<(&'a str, &'a str, &'a str)> {
+    let mut first: HashMap<&str, &str> = HashMap::new();
+    let mut shared = Vec::new();
+    for (topic, owner) in owners {
+        let known = *first.entry(topic).or_insert(owner);
+        if known != *owner {
+            shared.push((topic.as_str(), known, *owner));
+        }
+    }
+    shared
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_the_same_in_ros_are_found() {
+        let topics = Topics::new("/a", "robot");
+        let names = ["door-open", "window", "door-open", "door open", "door.open"];
+        let owners: Vec<_> = names.map(|name| (topics.alert(name), name)).into();
+        let expected = ["door open", "door.open"].map(|other| ("/a/alert/door_open", "door-open", other));
+        assert_eq!(shared(&owners), expected);
+        assert_eq!(shared(&owners[..3]), [], "a rule on two cameras is one rule");
     }
 }

@@ -20,9 +20,6 @@ use crate::ros::speech::{self, Mark, QUESTION_BYTES};
 
 /// A topic on which questions to a camera arrive.
 pub(super) struct Heard {
-    camera: String,
-    /// Whether another camera was found to have the same topic.
-    is_shared: bool,
     _ears: Vec<(Subscriber<()>, LivelinessToken)>,
 }
 
@@ -30,16 +27,7 @@ impl Node {
     /// Listens to questions to a camera.
     pub(super) fn listen(self: &Arc<Self>, topic: String, camera: &str) {
         let mut heard = locked(&self.heard);
-        if let Some(heard) = heard.get_mut(&topic) {
-            if heard.camera != camera && !heard.is_shared {
-                heard.is_shared = true;
-                tracing::warn!(
-                    topic,
-                    camera,
-                    "camera \"{}\" has the same topics in ROS 2, and gets all questions: rename one of the two",
-                    heard.camera
-                );
-            }
+        if heard.contains_key(&topic) {
             return;
         }
         let endpoint =
@@ -48,8 +36,7 @@ impl Node {
             self.ways.iter().enumerate().map(|(way, layout)| self.ear(way, *layout, &endpoint, camera));
         match ears.collect() {
             Ok(ears) => {
-                let new = Heard { camera: camera.into(), is_shared: false, _ears: ears };
-                heard.insert(endpoint.topic, new);
+                heard.insert(endpoint.topic, Heard { _ears: ears });
             }
             Err(error) => tracing::warn!(topic = endpoint.topic, %error, "no questions from ROS 2"),
         }
@@ -89,15 +76,17 @@ impl Node {
                 Err((Mark::default(), AskError::TooLong { what, got, limit }))
             }
         };
-        let (mark, question) = match question {
-            Ok(question) => question,
-            Err((mark, error)) => return self.end(camera, way, &mark, Err(&error)),
-        };
-        let place = match self.desk.place() {
-            Ok(place) => place,
-            Err(error) => return self.end(camera, way, &mark, Err(&error)),
-        };
         let (node, camera) = (self.clone(), camera.to_owned());
+        let taken = question.and_then(|(mark, question)| match self.desk.place() {
+            Ok(place) => Ok((mark, question, place)),
+            Err(error) => Err((mark, error)),
+        });
+        let (mark, question, place) = match taken {
+            Ok(taken) => taken,
+            Err((mark, error)) => {
+                return self.desk.refusals.send(move || node.end(&camera, way, &mark, Err(&error)));
+            }
+        };
         self.desk.runtime.spawn(async move {
             let outcome = node.answer(&camera, way, (&mark, question), arrived).await;
             block_in_place(|| node.end(&camera, way, &mark, outcome.as_ref()));
