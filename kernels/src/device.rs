@@ -330,8 +330,8 @@ pub trait Device: Send {
     ///   `acc = fma(f32(sum over j of min_j * (sum of q in j)), -(dmin_w * d_x), acc)`.
     ///
     /// **[`Arithmetic::Int8Split`]** is the same for K types. With blocks of 32, a block of x is split if
-    /// fewer than 16 of its magnitudes are above a 16th of the largest. What is left over of it,
-    /// `x - q * d_x`, is quantized in the same way, and the block's part of the sum is computed of these
+    /// fewer than 16 of its `q` are 4 or more in magnitude, unless `d_x` is 0 or not finite. What is left
+    /// over of it, `x - q * d_x`, is quantized in the same way, and the block's part of the sum is computed of these
     /// integers with an accumulator of its own that is 0 at first. The parts of all split blocks of a row
     /// are added up in ascending order, beginning with 0, and their sum is added to `acc` if there is one.
     ///

@@ -20,7 +20,7 @@ pub mod heap;
 
 /// Raised by every change that gives numbers other bits or pages of the KV cache another layout, so
 /// that what was stored by another build is known.
-pub const NUMBERS: u32 = 1;
+pub const NUMBERS: u32 = 2;
 
 pub use cpu::{Cpu, CpuOptions, IsaLevel};
 pub use cuda::Cuda;

@@ -15,12 +15,12 @@ use super::ahead::{Order, PLACES};
 use super::isa::Isa;
 use super::packed::{Coding, PANEL, PackedMatrix};
 use super::scalar;
-use super::split::{Split, SplitLayout};
+use super::split::{Layouts, Split};
 use super::threads::{Base, Pool};
-use super::tiles::{MAX_HEIGHT, Tile, TileLayout};
+use super::tiles::{MAX_HEIGHT, Tile};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{avx2, avx512vnni, avxvnni};
-use crate::device::{Arithmetic, Product};
+use crate::device::Product;
 use crate::dtype::DType;
 use crate::tensor::HostTensor;
 
@@ -51,20 +51,20 @@ impl Isa {
         }
     }
 
-    /// Fills a tile, see [`TileLayout::fill`].
-    fn fill(self, layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) {
+    /// Fills a tile, see [`Layouts::fill`].
+    fn fill(self, layouts: Layouts, x: &[f32], height: usize, numbers: &mut [i32]) {
         match self {
-            Isa::Scalar => scalar::fill(layout, x, height, numbers),
+            Isa::Scalar => scalar::fill(layouts, x, height, numbers),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(token) => avx2::fill(token, layout, x, height, numbers),
+            Isa::Avx2(token) => avx2::fill(token, layouts, x, height, numbers),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni(token) => avx2::fill(token.avx2(), layout, x, height, numbers),
+            Isa::AvxVnni(token) => avx2::fill(token.avx2(), layouts, x, height, numbers),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni(token) => avx512vnni::fill(token, layout, x, height, numbers),
+            Isa::Avx512Vnni(token) => avx512vnni::fill(token, layouts, x, height, numbers),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon(_) | Isa::Dotprod(_) => layout.fill(x, height, numbers),
+            Isa::Neon(_) | Isa::Dotprod(_) => layouts.fill(x, height, numbers),
             #[cfg(target_arch = "aarch64")]
-            Isa::I8mm(_) => i8mm::fill(layout, x, height, numbers),
+            Isa::I8mm(_) => i8mm::fill(layouts, x, height, numbers),
         }
     }
 
@@ -109,19 +109,11 @@ impl Isa {
 /// Products that share one job of the threads.
 const TOGETHER: usize = 4;
 
-/// Tiles of an `x` for each kind of weights that it meets, kept from call to call.
+/// Numbers of all tiles of an `x` for each kind of weights that it meets, kept from call to call.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    kept: [Kept; TOGETHER],
+    kept: [Vec<i32>; TOGETHER],
     order: Order,
-}
-
-/// Numbers of all tiles of an `x`.
-#[derive(Debug, Default)]
-struct Kept {
-    numbers: Vec<i32>,
-    /// What is left over of split blocks.
-    splits: Vec<i32>,
 }
 
 /// `out = x * w^T (+ bias)` for each product.
@@ -334,80 +326,53 @@ fn pairs_per_task(w: &PackedMatrix, threads: usize) -> usize {
 
 /// The activations of a product, cut into tiles.
 struct Tiles<'a> {
-    layout: TileLayout,
+    layouts: Layouts,
     /// Rows of all tiles but the last.
     height: usize,
     rows: usize,
     numbers: &'a [i32],
-    /// Split blocks of each tile, if the matrix wants them, and how long the part of a tile is.
-    splits: Option<(SplitLayout, usize, &'a [i32])>,
 }
 
 impl<'a> Tiles<'a> {
-    fn fill((isa, pool): (Isa, &Pool), kept: &'a mut Kept, x: &HostTensor, w: &PackedMatrix) -> Self {
-        let layout = TileLayout::new(x.cols(), Coding::of(w.dtype()));
+    fn fill((isa, pool): (Isa, &Pool), kept: &'a mut Vec<i32>, x: &HostTensor, w: &PackedMatrix) -> Self {
+        let layouts = Layouts::new(x.cols(), Coding::of(w.dtype()), w.arithmetic());
         let (height, rows) = (isa.tile_height(w.dtype()), x.rows());
-        let stride = layout.row_len() * height;
+        let stride = layouts.len(height);
         let len = stride * rows.div_ceil(height);
-        if kept.numbers.len() < len {
-            kept.numbers.resize(len, 0);
+        if kept.len() < len {
+            kept.resize(len, 0);
         }
-        let numbers = &mut kept.numbers[..len];
+        let numbers = &mut kept[..len];
         pool.rows(numbers, stride.max(1), 1, &|first, chunk| {
             for (i, numbers) in chunk.chunks_exact_mut(stride).enumerate() {
                 let row = (first + i) * height;
                 let end = rows.min(row + height);
                 let x = &x.data()[row * x.cols()..end * x.cols()];
-                isa.fill(layout, x, tile_height(height, end - row), numbers);
+                isa.fill(layouts, x, tile_height(height, end - row), numbers);
             }
         });
-        let splits = Self::fill_splits((isa, pool), &mut kept.splits, x, w, height);
-        Self { layout, height, rows, numbers, splits }
-    }
-
-    fn fill_splits(
-        (isa, pool): (Isa, &Pool),
-        numbers: &'a mut Vec<i32>,
-        x: &HostTensor,
-        w: &PackedMatrix,
-        height: usize,
-    ) -> Option<(SplitLayout, usize, &'a [i32])> {
-        let coding = Coding::of(w.dtype()).filter(|_| w.arithmetic() == Arithmetic::Int8Split);
-        let layout = SplitLayout::new(x.cols(), coding)?;
-        let (stride, rows) = (layout.len(height), x.rows());
-        let len = stride * rows.div_ceil(height);
-        if numbers.len() < len {
-            numbers.resize(len, 0);
-        }
-        pool.rows(&mut numbers[..len], stride, 1, &|first, chunk| {
-            for (i, numbers) in chunk.chunks_exact_mut(stride).enumerate() {
-                let row = (first + i) * height;
-                let end = rows.min(row + height);
-                let x = &x.data()[row * x.cols()..end * x.cols()];
-                let fill =
-                    |layout, x: &[f32], height, numbers: &mut [i32]| isa.fill(layout, x, height, numbers);
-                layout.fill(x, tile_height(height, end - row), numbers, fill);
-            }
-        });
-        Some((layout, stride, &numbers[..len]))
+        Self { layouts, height, rows, numbers }
     }
 
     fn count(&self) -> usize {
         self.rows.div_ceil(self.height)
     }
 
+    /// Height and numbers of tile `index`.
+    fn of(&self, index: usize) -> (usize, &[i32]) {
+        let height = tile_height(self.height, self.rows - index * self.height);
+        (height, &self.numbers[index * self.layouts.len(self.height)..])
+    }
+
     /// The split blocks of tile `index`.
     fn splits(&self, index: usize) -> impl Iterator<Item = Split<'_>> {
-        let height = tile_height(self.height, self.rows - index * self.height);
-        let splits =
-            self.splits.map(|(layout, stride, numbers)| layout.splits(height, &numbers[index * stride..]));
-        splits.into_iter().flatten()
+        let (height, numbers) = self.of(index);
+        self.layouts.splits(height, numbers)
     }
 
     fn get(&self, index: usize) -> Tile<'_> {
-        let height = tile_height(self.height, self.rows - index * self.height);
-        let numbers = &self.numbers[index * self.height * self.layout.row_len()..];
-        self.layout.tile(height, numbers)
+        let (height, numbers) = self.of(index);
+        self.layouts.tile.tile(height, numbers)
     }
 }
 

@@ -7,12 +7,13 @@ use half::{bf16, f16};
 
 use super::matmul::Sums;
 use super::packed::{BYTE_ZERO, Coding, PANEL, UNIT};
-use super::tiles::{Tile, TileLayout};
+use super::split::Layouts;
+use super::tiles::Tile;
 use crate::dtype::DType;
 
-/// Fills a tile, see [`TileLayout::fill`].
-pub(crate) fn fill(layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) {
-    layout.fill(x, height, numbers);
+/// Fills a tile, see [`Layouts::fill`].
+pub(crate) fn fill(layouts: Layouts, x: &[f32], height: usize, numbers: &mut [i32]) {
+    layouts.fill(x, height, numbers);
 }
 
 /// The outputs of one panel for one tile.

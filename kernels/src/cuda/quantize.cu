@@ -74,8 +74,8 @@ extern "C" __global__ void quantize32(const float *x, u8 *to, int units, int par
     store_lane(activations(to, units, 0), unit, integer);
     if (parts == 1)
         return;
-    int loud = __popc(__ballot_sync(0xffffffff, fabsf(value) >= largest / 16.0f));
-    bool is_split = loud < 16 && !is_poisoned;
+    int loud = __popc(__ballot_sync(0xffffffff, integer.q >= 4 || integer.q <= -4));
+    bool is_split = loud < 16 && integer.scale != 0.0f && is_finite(integer.scale);
     float left = is_split ? value - integer.q * integer.scale : 0.0f;
     store_lane(activations(to, units, 1), unit, quantize_lane(left, warp_largest(left), false));
 }

@@ -108,12 +108,11 @@ fn matmul32(x: &HostTensor, w: &Matrix, out: &mut HostTensor) {
 
 /// What the integers of a block with few large entries leave over.
 fn split(x: &[f32]) -> Option<Activations<{ block32::LEN }>> {
-    let largest = x.iter().fold(0.0_f32, |best, x| best.max(x.abs()));
-    let loud = x.iter().filter(|x| x.abs() >= largest / 16.0).count();
-    if loud >= 16 || x.iter().any(|x| !x.is_finite()) {
+    let first = quantize32(x);
+    let loud = first.q.iter().filter(|q| q.abs() >= 4).count();
+    if loud >= 16 || first.scale == 0.0 || !first.scale.is_finite() {
         return None;
     }
-    let first = quantize32(x);
     let left: [f32; block32::LEN] = std::array::from_fn(|i| x[i] - first.q[i] as f32 * first.scale);
     Some(quantize32(&left))
 }

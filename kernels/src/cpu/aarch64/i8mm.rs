@@ -12,14 +12,28 @@ use super::rows::{Integers, with_neon};
 use super::{dotprod, neon};
 use crate::cpu::isa::I8mm;
 use crate::cpu::matmul::Sums;
+use crate::cpu::split::Layouts;
 use crate::cpu::tiles::{Tile, TileLayout};
 use crate::dtype::DType;
 
 entry_points!(I8mm, "neon,i8mm", [2, 4, 8]);
 
-/// Fills a tile, see [`TileLayout::fill`]; of integers, two groups lie side by side for each row.
-pub(crate) fn fill(layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) {
+/// Fills a tile, see [`Layouts::fill`]; of integers, two groups lie side by side for each row.
+pub(crate) fn fill(layouts: Layouts, x: &[f32], height: usize, numbers: &mut [i32]) {
+    let (tile, behind) = numbers.split_at_mut(layouts.tile.row_len() * height);
+    layouts.tile.fill(x, height, tile);
+    if let Some(split) = layouts.split {
+        split.fill(x, layouts.tile.tile(height, tile), behind, fill_pairs);
+    }
+    pair(layouts.tile, height, tile);
+}
+
+fn fill_pairs(layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) {
     layout.fill(x, height, numbers);
+    pair(layout, height, numbers);
+}
+
+fn pair(layout: TileLayout, height: usize, numbers: &mut [i32]) {
     let words = layout.integers(height, numbers);
     match height {
         2 => pair_groups::<2>(words),

@@ -10,21 +10,22 @@ use super::load::{load64, load128, load256, split};
 use crate::cpu::isa::Avx2;
 use crate::cpu::matmul::Sums;
 use crate::cpu::packed::PANEL;
-use crate::cpu::tiles::{Tile, TileLayout};
+use crate::cpu::split::Layouts;
+use crate::cpu::tiles::Tile;
 use crate::dtype::DType;
 
 /// Lanes of a vector: half a panel.
 pub(super) const HALF: usize = PANEL / 2;
 
-/// Fills a tile, see [`TileLayout::fill`].
-pub(crate) fn fill(_: Avx2, layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) {
+/// Fills a tile, see [`Layouts::fill`].
+pub(crate) fn fill(_: Avx2, layouts: Layouts, x: &[f32], height: usize, numbers: &mut [i32]) {
     // SAFETY: the token proves the features.
-    unsafe { fill_tile(layout, x, height, numbers) }
+    unsafe { fill_tile(layouts, x, height, numbers) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn fill_tile(layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) {
-    layout.fill(x, height, numbers);
+fn fill_tile(layouts: Layouts, x: &[f32], height: usize, numbers: &mut [i32]) {
+    layouts.fill(x, height, numbers);
 }
 
 /// The outputs of one panel for one tile.

@@ -9,7 +9,8 @@ use std::arch::x86_64::*;
 use super::load::{load128, load256};
 use crate::cpu::isa::Avx512Vnni;
 use crate::cpu::packed::PANEL;
-use crate::cpu::tiles::{Tile, TileLayout};
+use crate::cpu::split::Layouts;
+use crate::cpu::tiles::Tile;
 use crate::dtype::DType;
 
 /// How far ahead weights are asked for: the memory answers after about this many bytes.
@@ -18,15 +19,15 @@ const AHEAD: usize = 3072;
 /// Rows up to which the memory is what there is to wait for.
 const LONE: usize = 1;
 
-/// Fills a tile, see [`TileLayout::fill`].
-pub(crate) fn fill(_: Avx512Vnni, layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) {
+/// Fills a tile, see [`Layouts::fill`].
+pub(crate) fn fill(_: Avx512Vnni, layouts: Layouts, x: &[f32], height: usize, numbers: &mut [i32]) {
     // SAFETY: the token proves the features.
-    unsafe { fill_tile(layout, x, height, numbers) }
+    unsafe { fill_tile(layouts, x, height, numbers) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn fill_tile(layout: TileLayout, x: &[f32], height: usize, numbers: &mut [i32]) {
-    layout.fill(x, height, numbers);
+fn fill_tile(layouts: Layouts, x: &[f32], height: usize, numbers: &mut [i32]) {
+    layouts.fill(x, height, numbers);
 }
 
 /// The outputs of one or two runs of panels for one tile: for each panel a row for each row of the tile.
