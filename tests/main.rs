@@ -12,6 +12,7 @@ mod drafts;
 mod engine;
 mod fuzz;
 mod golden;
+mod gpu;
 mod hostile;
 mod packed;
 mod peer;

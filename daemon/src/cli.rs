@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 use clap::{Parser, Subcommand};
+use kernels::cuda::DeviceLost;
 
 use crate::config::{self, ConfigError};
 use crate::journal;
@@ -66,9 +67,17 @@ impl Failure {
     /// of no use, which it tells the service manager.
     pub const CONFIGURATION: u8 = 78;
 
+    /// Exit code of a GPU that failed for good, `EX_OSERR`: another process can open it anew.
+    pub const DEVICE_LOST: u8 = 71;
+
     /// A failure with exit code 1.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: 1 }
+    }
+
+    /// A GPU that failed for good.
+    pub fn lost(lost: &DeviceLost) -> Self {
+        Self { message: lost.to_string(), code: Self::DEVICE_LOST }
     }
 
     /// A configuration that must be changed.

@@ -68,7 +68,7 @@ pub struct ModelConfig {
     pub dtype: String,
     /// Arithmetic of the vision tower: `q8_0`, `f32`, `f16`, `bf16`.
     pub vision_dtype: String,
-    /// `cpu` or `reference`.
+    /// `cpu`, `auto`, `cuda:N` or `reference`.
     pub device: String,
     /// Worker threads; 0 takes the physical cores.
     pub threads: usize,

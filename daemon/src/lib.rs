@@ -17,6 +17,7 @@ pub mod bench;
 pub mod changes;
 pub mod cores;
 pub mod demo;
+pub mod gpu;
 pub mod health;
 pub mod journal;
 pub mod verify;

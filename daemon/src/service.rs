@@ -12,6 +12,7 @@ use std::io;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
+use kernels::cuda::OpenError;
 use messages::{CameraPhase, CameraState};
 use tokio::time::timeout;
 
@@ -53,6 +54,9 @@ pub enum ServiceError {
     /// The bus cannot be opened.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// The GPU that was named cannot be used.
+    #[error("model.device: {0}; \"auto\" takes the CPU then")]
+    Gpu(#[from] OpenError),
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -65,6 +69,11 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
+    /// Whether the device failed for good, so that another process has to go on.
+    pub fn is_device_lost(&self) -> bool {
+        matches!(self, Self::Engine(EngineError::Lost(_)))
+    }
+
     /// Whether only another configuration helps, so that starting again is of no use.
     pub fn is_configuration(&self) -> bool {
         matches!(

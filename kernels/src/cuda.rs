@@ -20,15 +20,18 @@ pub mod program;
 mod matmul;
 mod packed;
 mod attention;
+mod trial;
 
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 pub use attention::Kv;
 pub use driver::{DeviceLost, Driver};
 pub use matmul::Matrix;
+pub use native::{Gpu, OpenError, Shelf};
 
 use crate::device::{
     Activation, Arithmetic, Device, DeviceError, Grid, KvDtype, KvShape, MatrixView, PageId, Pairing,
@@ -131,7 +134,13 @@ impl<D: Driver> Cuda<D> {
         Ok(Self { queue: Queue { driver }, scratch: RefCell::new(scratch) })
     }
 
-    fn driver(&self) -> &Arc<D> {
+    /// What the device computes wrongly, if anything: a short comparison with the reference.
+    pub fn trial(&self) -> Result<Option<&'static str>, DeviceError> {
+        trial::trial(self)
+    }
+
+    /// What is behind the device.
+    pub fn driver(&self) -> &Arc<D> {
         &self.queue.driver
     }
 
@@ -139,6 +148,24 @@ impl<D: Driver> Cuda<D> {
     fn pair(x: &Tensor<D>, y: &Tensor<D>) -> [Argument; 3] {
         assert_eq!((x.rows, x.cols), (y.rows, y.cols), "shapes of both tensors");
         [x.buffer.at(0), y.buffer.at(0), int(x.len())]
+    }
+}
+
+impl Cuda<Gpu> {
+    /// Opens GPU `ordinal`, with kernels from `shelf` or compiled for it, and tries it.
+    pub fn open(ordinal: usize, shelf: &dyn Shelf) -> Result<Self, OpenError> {
+        let device = Self::new(Gpu::open(ordinal, shelf)?)?;
+        // A GPU that is lost in the trial is none; nothing but this value has seen it.
+        match std::panic::catch_unwind(AssertUnwindSafe(|| device.trial())) {
+            Ok(found) => match found? {
+                None => Ok(device),
+                Some(what) => Err(OpenError::Wrong { what }),
+            },
+            Err(payload) => match DeviceLost::of(&*payload) {
+                Some(lost) => Err(OpenError::Lost(lost.clone())),
+                None => std::panic::resume_unwind(payload),
+            },
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
 use kernels::cpu::IsaLevel;
 use kernels::{Cpu, CpuOptions, DType, Device, KvDtype, Reference};
 use messages::{Sampling, Timings};
@@ -12,6 +11,7 @@ use serde::Serialize;
 
 use super::Failure;
 use crate::config::{CaptionConfig, ModelConfig};
+use crate::gpu::{self, DeviceChoice};
 use crate::model::files::{LoadOptions, ModelFiles};
 use crate::model::preprocess::decode_picture;
 use crate::model::prompt::{Prompt, Turn};
@@ -57,9 +57,9 @@ pub struct Args {
     /// Seed of the choice
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// The CPU's kernels or the slow scalar reference
-    #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
-    device: DeviceName,
+    /// The CPU's kernels, a GPU as cuda:N, auto, or the slow scalar reference
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    device: DeviceChoice,
     /// Highest instruction set to use [default: the best there is]
     #[arg(long, value_name = "NAME")]
     isa: Option<IsaLevel>,
@@ -69,12 +69,6 @@ pub struct Args {
     /// Print one JSON object per picture
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DeviceName {
-    Cpu,
-    Reference,
 }
 
 fn default_dtype() -> DType {
@@ -114,11 +108,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if !(args.top_p > 0.0 && args.top_p <= 1.0) {
         return Err(Failure::new(format!("--top-p {}: expected more than 0, at most 1", args.top_p)));
     }
-    match args.device {
-        DeviceName::Reference => describe_all(args, Reference),
-        DeviceName::Cpu => {
-            describe_all(args, Cpu::new(CpuOptions { threads: args.threads, isa_cap: args.isa }))
-        }
+    let gpu = match args.device {
+        DeviceChoice::Reference => return describe_all(args, Reference),
+        DeviceChoice::Cuda(ordinal) => Some(gpu::open(ordinal, None)?),
+        DeviceChoice::Auto => gpu::open_if_usable(None),
+        DeviceChoice::Cpu => None,
+    };
+    match gpu {
+        Some(gpu) => describe_all(args, gpu),
+        None => describe_all(args, Cpu::new(CpuOptions { threads: args.threads, isa_cap: args.isa })),
     }
 }
 

@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         None => report.fine("configuration", "no file: the defaults, the environment and flags"),
     }
     report.note("model", model(&config));
-    report.fine("device", service::device_name(&config.model));
+    report.note("device", service::device_name(&config.model));
     report.note("bus", bus(&config));
     for camera in config.cameras_or_test() {
         let probed = camera::probe(&camera).map_err(|error| error.to_string());

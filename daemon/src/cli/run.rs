@@ -100,10 +100,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         say!("{}", greeting(&config));
     }
     service::run(config, || sources.load(), service::Signals::new).map_err(|error| {
-        match error.is_configuration() {
-            true => Failure { code: Failure::CONFIGURATION, ..error.into() },
-            false => error.into(),
-        }
+        let code = match (error.is_configuration(), error.is_device_lost()) {
+            (true, _) => Some(Failure::CONFIGURATION),
+            (_, true) => Some(Failure::DEVICE_LOST),
+            _ => None,
+        };
+        let failure = Failure::from(error);
+        Failure { code: code.unwrap_or(failure.code), ..failure }
     })
 }
 

@@ -7,6 +7,7 @@ use kernels::cpu::IsaLevel;
 use serde::Serialize;
 
 use super::Failure;
+use crate::gpu::DeviceChoice;
 use crate::verify::tower::{Size, towers};
 use crate::verify::{Options, Row, Summary, Target, VerifyError, verify};
 
@@ -35,6 +36,9 @@ pub struct Args {
     /// avx512vnni, neon, dotprod, i8mm; or `reference`, the scalar specification.
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
+    /// Check a GPU instead of the CPU: cuda, or cuda:N by its number.
+    #[arg(long, value_name = "NAME", conflicts_with = "isa")]
+    device: Option<DeviceChoice>,
     /// Threads; 0 takes the physical cores.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -54,7 +58,10 @@ struct Report {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let target = args.isa.as_deref().map(|name| target(name, args.threads)).transpose()?;
+    let target = match (args.device, args.isa.as_deref()) {
+        (Some(device), _) => Some(target_of(device, args.threads)?),
+        (None, isa) => isa.map(|name| target(name, args.threads)).transpose()?,
+    };
     if args.tower {
         let target = target.unwrap_or_else(|| Target::best(args.threads));
         return show(args, |show| Ok(towers(Size::Real, target, show)));
@@ -97,6 +104,17 @@ fn show(
     Ok(())
 }
 
+/// The device to check, which has to be there.
+fn target_of(device: DeviceChoice, threads: usize) -> Result<Target, Failure> {
+    let target = match device {
+        DeviceChoice::Cuda(ordinal) => Target::Cuda(ordinal),
+        DeviceChoice::Reference => Target::Reference,
+        DeviceChoice::Cpu | DeviceChoice::Auto => Target::best(threads),
+    };
+    target.check()?;
+    Ok(target)
+}
+
 fn target(name: &str, threads: usize) -> Result<Target, Failure> {
     if name == "reference" {
         return Ok(Target::Reference);
@@ -125,6 +143,9 @@ mod tests {
                 true,
             ),
             ("verify --tower --isa avx2 --json", true),
+            ("verify tests/data --exact --device cuda:1", true),
+            ("verify tests/data --device gpu", false),
+            ("verify tests/data --device cuda --isa avx2", false),
             ("verify --tower tests/data", false),
             ("verify --tower --world 5", false),
             ("verify", false),

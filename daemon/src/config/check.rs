@@ -11,6 +11,7 @@ use zenoh::config::EndPoint;
 
 use crate::bus::{host_and_port, is_loopback};
 use crate::camera::Source;
+use crate::gpu::DeviceChoice;
 use crate::model::files::ModelSource;
 use crate::ros::layout::Release;
 use crate::ros::names::check_namespace;
@@ -22,9 +23,6 @@ const VISION_DTYPES: [&str; 4] = ["q8_0", "f32", "f16", "bf16"];
 
 /// Types that keys and values can be stored as.
 const KV_DTYPES: [KvDtype; 2] = [KvDtype::F16, KvDtype::Q8];
-
-/// Devices that a model can run on.
-const DEVICES: [&str; 2] = ["cpu", "reference"];
 
 /// Roles on the bus.
 const MODES: [&str; 3] = ["peer", "client", "router"];
@@ -97,7 +95,9 @@ fn check_model(model: &ModelConfig) -> Check {
         return refuse("model.dtype", problem);
     }
     one_of("model.vision_dtype", &model.vision_dtype, &VISION_DTYPES)?;
-    one_of("model.device", &model.device, &DEVICES)?;
+    if let Err(problem) = model.device.parse::<DeviceChoice>() {
+        return refuse("model.device", problem);
+    }
     let isas: Vec<_> = ["auto"].into_iter().chain(IsaLevel::ALL.map(IsaLevel::name)).collect();
     one_of("model.isa", &model.isa, &isas)?;
     whole("model.threads", model.threads, 0..=256)?;

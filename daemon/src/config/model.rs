@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kernels::{DType, KvDtype};
 
+use crate::gpu::DeviceChoice;
 use crate::model::files::{LoadOptions, ModelPaths, ModelSource};
 
 use super::ModelConfig;
@@ -23,6 +24,11 @@ impl ModelConfig {
             mmproj: given(&self.mmproj),
             vision_tower: given(&self.vision_tower),
         })
+    }
+
+    /// What computes, if the section is valid.
+    pub fn device_choice(&self) -> DeviceChoice {
+        self.device.parse().unwrap_or(DeviceChoice::Cpu)
     }
 
     /// How keys and values are stored.

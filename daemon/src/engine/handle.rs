@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use kernels::cuda::DeviceLost;
 use kernels::{Device, DeviceError};
 use messages::{AskError, Rule};
 use tokio::sync::mpsc;
@@ -67,6 +68,9 @@ pub enum EngineError {
     /// The rules cannot be evaluated.
     #[error("rules: {0}")]
     Rules(#[from] AskError),
+    /// The device no longer answers.
+    #[error(transparent)]
+    Lost(#[from] DeviceLost),
     /// No thread.
     #[error("the engine thread cannot start: {0}")]
     Thread(#[from] std::io::Error),
@@ -117,7 +121,10 @@ impl EngineHandle {
         self.ask_to_stop();
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            Some(Err(panic)) => match DeviceLost::of(&*panic) {
+                Some(lost) => Err(lost.clone().into()),
+                None => std::panic::resume_unwind(panic),
+            },
             None => Ok(()),
         }
     }

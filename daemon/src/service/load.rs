@@ -13,6 +13,7 @@ use crate::changes::Changes;
 use crate::config::{Config, ModelConfig};
 use crate::cores;
 use crate::engine::{self, CameraInput, EngineHandle, EngineOptions, EngineParts, Event};
+use crate::gpu::{self, DeviceChoice};
 use crate::model::files::{ModelFiles, ModelSource};
 use crate::model::preprocess::Preprocessor;
 use crate::model::tokenizer::Tokenizer;
@@ -43,9 +44,16 @@ impl Loading {
         cameras: Vec<CameraInput>,
         wake: Wake,
     ) -> Result<Started, ServiceError> {
-        match is_reference(&config.model) {
-            true => self.start_on(Reference, (config, changes), cameras, wake),
-            false => self.start_on(cpu(&config.model), (config, changes), cameras, wake),
+        let folder = config.model.cache_folder();
+        let gpu = match config.model.device_choice() {
+            DeviceChoice::Reference => return self.start_on(Reference, (config, changes), cameras, wake),
+            DeviceChoice::Cuda(ordinal) => Some(gpu::open(ordinal, folder)?),
+            DeviceChoice::Auto => gpu::open_if_usable(folder),
+            DeviceChoice::Cpu => None,
+        };
+        match gpu {
+            Some(gpu) => self.start_on(gpu, (config, changes), cameras, wake),
+            None => self.start_on(cpu(&config.model), (config, changes), cameras, wake),
         }
     }
 
@@ -103,13 +111,20 @@ fn weights(files: &ModelFiles, source: &ModelSource) -> String {
     }
 }
 
-/// The device that a configuration names, in words.
-pub fn device_name(config: &ModelConfig) -> String {
-    if is_reference(config) { Reference.name() } else { cpu(config).name() }
-}
-
-fn is_reference(config: &ModelConfig) -> bool {
-    config.device == "reference"
+/// The device that a configuration names, in words, or why it cannot be used.
+pub fn device_name(config: &ModelConfig) -> Result<String, String> {
+    let folder = config.cache_folder();
+    match config.device_choice() {
+        DeviceChoice::Reference => Ok(Reference.name()),
+        DeviceChoice::Cpu => Ok(cpu(config).name()),
+        DeviceChoice::Cuda(ordinal) => {
+            gpu::open(ordinal, folder).map(|gpu| gpu.name()).map_err(|error| error.to_string())
+        }
+        DeviceChoice::Auto => Ok(match gpu::open(0, folder) {
+            Ok(gpu) => gpu.name(),
+            Err(error) => format!("{}, as {error}", cpu(config).name()),
+        }),
+    }
 }
 
 fn cpu(config: &ModelConfig) -> Cpu {

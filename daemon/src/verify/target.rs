@@ -3,9 +3,11 @@
 use std::fmt;
 
 use kernels::cpu::IsaLevel;
+use kernels::cuda::OpenError;
 use kernels::{Cpu, CpuOptions, Device, Reference};
 
 use crate::config::ModelConfig;
+use crate::gpu::{self, DeviceChoice};
 
 /// A device to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub enum Target {
         /// Threads; 0 takes the physical cores.
         threads: usize,
     },
+    /// A GPU by its number.
+    Cuda(usize),
 }
 
 /// Work that can be done on any device.
@@ -44,8 +48,10 @@ impl Target {
 
     /// The device that a configuration names, with the best instruction set it allows.
     pub fn of_config(config: &ModelConfig) -> Target {
-        if config.device == "reference" {
-            return Target::Reference;
+        match config.device_choice() {
+            DeviceChoice::Reference => return Target::Reference,
+            DeviceChoice::Cuda(ordinal) => return Target::Cuda(ordinal),
+            DeviceChoice::Auto | DeviceChoice::Cpu => {}
         }
         // "auto" is no instruction set, so no cap.
         let cap: Option<IsaLevel> = config.isa.parse().ok();
@@ -53,10 +59,22 @@ impl Target {
         Target::Cpu { isa: allowed.max().unwrap_or(IsaLevel::Scalar), threads: config.threads }
     }
 
+    /// Whether the device is there, or in a line why not.
+    pub fn check(self) -> Result<(), OpenError> {
+        match self {
+            Target::Reference | Target::Cpu { .. } => Ok(()),
+            Target::Cuda(ordinal) => gpu::open(ordinal, None).map(drop),
+        }
+    }
+
     pub(super) fn with<W: OnDevice>(self, work: W) -> W::Output {
         match self {
             Target::Reference => work.run(Reference),
             Target::Cpu { isa, threads } => work.run(Cpu::new(CpuOptions { threads, isa_cap: Some(isa) })),
+            Target::Cuda(ordinal) => {
+                let device = gpu::open(ordinal, None);
+                work.run(device.unwrap_or_else(|error| panic!("it was there when asked for: {error}")))
+            }
         }
     }
 }
@@ -66,6 +84,7 @@ impl fmt::Display for Target {
         match self {
             Target::Reference => f.write_str("reference"),
             Target::Cpu { isa, .. } => f.write_str(isa.name()),
+            Target::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
         }
     }
 }

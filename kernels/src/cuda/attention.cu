@@ -200,16 +200,13 @@ template <class Source, int ROWS, int WARPS> __device__ void attend_rows(
         queries[i / dim][i % dim] = i / dim < rows ? q[(size_t)(i / dim) * width + i % dim] : 0.0f;
     __syncthreads();
     Partial partials[ROWS];
-    int ends[ROWS], last = 0;
-    for (int row = 0; row < ROWS; row++) {
+    for (int row = 0; row < ROWS; row++)
         partials[row] = {-__int_as_float(0x7f800000), 0.0f, {0.0f, 0.0f, 0.0f, 0.0f}};
-        ends[row] = row >= rows ? 0 : causal ? position + row + 1 : position;
-        last = max(last, ends[row]);
-    }
+    int last = causal ? position + rows : position;
     for (int tile = warp; tile * PAGE < last; tile += WARPS) {
         int seen[ROWS];
         for (int row = 0; row < ROWS; row++)
-            seen[row] = min(ends[row] - tile * PAGE, PAGE);
+            seen[row] = row < rows ? min((causal ? position + row + 1 : position) - tile * PAGE, PAGE) : 0;
         take_tile<Source::KIND, ROWS>(
             source.tile(0, tile), source.tile(1, tile), seen, queries, powers[warp], partials);
     }
@@ -225,7 +222,8 @@ template <class Source, int ROWS, int WARPS> __device__ void attend_rows(
     for (int i = threadIdx.x; i < rows * dim; i += blockDim.x) {
         int row = i / dim, d = i % dim;
         // Warps without a tile of the row have nothing to say.
-        int count = min((ends[row] + PAGE - 1) / PAGE, WARPS);
+        int end = causal ? position + row + 1 : position;
+        int count = min((end + PAGE - 1) / PAGE, WARPS);
         float top = largest[0][row];
         for (int w = 1; w < count; w++)
             top = fmaxf(top, largest[w][row]);

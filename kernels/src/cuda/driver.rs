@@ -51,7 +51,7 @@ pub struct Launch<'a> {
 /// The methods of [`crate::Device`] give no results, so [`super::Cuda`] unwinds with this as the
 /// payload; [`DeviceLost::of`] finds it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the GPU failed while {doing}: {reason}; the process has to start again")]
+#[error("the GPU failed at {doing}: {reason}; the process has to start again")]
 pub struct DeviceLost {
     /// What was asked of it.
     pub doing: &'static str,

@@ -213,13 +213,19 @@ struct Columns {
     int high[TILE_ROWS / 8];
     float scales[TILE_ROWS / 8][2];
     int sums[TILE_ROWS / 8][2];
-    bool is_zero;
+
+    __device__ bool are_zero() const
+    {
+        bool all = true;
+        for (int tile = 0; tile < TILE_ROWS / 8; tile++)
+            all &= scales[tile][0] == 0.0f && scales[tile][1] == 0.0f;
+        return all;
+    }
 };
 
 __device__ Columns load_columns(const Activations &x, int first_row, int rows, int units, int unit)
 {
     Columns columns;
-    columns.is_zero = true;
     int lane = threadIdx.x % 32;
     for (int tile = 0; tile < TILE_ROWS / 8; tile++) {
         int row = min(first_row + tile * 8 + lane / 4, rows - 1);
@@ -230,7 +236,6 @@ __device__ Columns load_columns(const Activations &x, int first_row, int rows, i
             int row = min(first_row + tile * 8 + lane % 4 * 2 + i, rows - 1);
             columns.scales[tile][i] = x.scales[(size_t)row * units + unit];
             columns.sums[tile][i] = x.sums[(size_t)row * units + unit];
-            columns.is_zero &= columns.scales[tile][i] == 0.0f;
         }
     }
     return columns;
@@ -288,19 +293,17 @@ template <class F> __device__ void many_rows(
     int end = min(w.steps, w.units - segment * w.steps);
     for (int step = 0; step < end; step++) {
         int unit = segment * w.steps + step;
-        Columns columns = load_columns(first, first_row, rows, w.units, unit);
-        Columns more = columns;
-        bool has_more = false;
-        if (parts == 2) {
-            more = load_columns(second, first_row, rows, w.units, unit);
-            has_more = __any_sync(0xffffffff, !more.is_zero);
-        }
+#pragma unroll 1
+        for (int part = 0; part < parts; part++) {
+            Columns columns = load_columns(part == 0 ? first : second, first_row, rows, w.units, unit);
+            // Few units are split.
+            if (part == 1 && !__any_sync(0xffffffff, !columns.are_zero()))
+                break;
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            Rows weights = load_rows<F>(w, first_output + half * 16, segment, step);
-            add_tile<F>(sums[half], weights, columns, true);
-            if (has_more)
-                add_tile<F>(sums[half], weights, more, false);
+            for (int half = 0; half < 2; half++) {
+                Rows weights = load_rows<F>(w, first_output + half * 16, segment, step);
+                add_tile<F>(sums[half], weights, columns, part == 0);
+            }
         }
     }
     for (int turn = 0; turn < 8; turn++) {

@@ -43,6 +43,10 @@ pub enum OpenError {
     Kernels(String),
     #[error("the NVIDIA driver fails {doing}: {reason}")]
     Broken { doing: &'static str, reason: String },
+    #[error("the GPU computes {what} wrongly")]
+    Wrong { what: &'static str },
+    #[error(transparent)]
+    Lost(DeviceLost),
     #[error(transparent)]
     Device(#[from] DeviceError),
 }
@@ -136,6 +140,26 @@ impl Gpu {
         let start = unsafe { result::malloc_host(STAGING, 0) }.map_err(broken("to pin memory"))?;
         let staging = Mutex::new(Staging { start: start.cast(), used: 0 });
         Ok(Self { context, stream, module, functions, staging, name: name.to_owned() })
+    }
+
+    /// Seconds that the GPU took for what `work` asked of it, by its own clock.
+    pub fn time(&self, work: impl FnOnce()) -> Result<f64, DeviceLost> {
+        const DOING: &str = "taking the time";
+        self.bind(DOING)?;
+        let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(lost(DOING));
+        let (first, last) = (event()?, event()?);
+        // SAFETY: both events were just made and the stream lives as long as `self`.
+        unsafe { result::event::record(first, self.stream) }.map_err(lost(DOING))?;
+        work();
+        // SAFETY: as above; both are over once the queue is empty, and are destroyed once.
+        unsafe {
+            result::event::record(last, self.stream).map_err(lost(DOING))?;
+            self.wait(DOING)?;
+            let milliseconds = result::event::elapsed(first, last).map_err(lost(DOING))?;
+            result::event::destroy(first).map_err(lost(DOING))?;
+            result::event::destroy(last).map_err(lost(DOING))?;
+            Ok(f64::from(milliseconds) / 1e3)
+        }
     }
 
     fn bind(&self, doing: &'static str) -> Result<(), DeviceLost> {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
 use kernels::cuda::driver::{Address, DeviceLost, Driver, Launch};
-use kernels::cuda::{Cuda, program};
+use kernels::cuda::program;
 use kernels::device::DeviceError;
 
 /// Contraction is off, as the kernels are compiled for a GPU; what is undefined stops the test.
@@ -27,9 +27,9 @@ const OPTIONS: [&str; 13] = [
     "-Wno-unknown-pragmas",
 ];
 
-/// A new device with the emulated GPU behind it.
-pub(crate) fn device() -> Cuda<Emulated> {
-    Cuda::new(Emulated { library: library() }).expect("memory for the tables")
+/// A new emulated GPU.
+pub(crate) fn gpu() -> Emulated {
+    Emulated { library: library() }
 }
 
 /// The functions of the library.

@@ -8,6 +8,7 @@ mod agreement;
 #[path = "../parity/cases.rs"]
 mod cases;
 mod emulated;
+mod machine;
 
 use agreement::{
     agrees, agrees_on_hostile_numbers, batches, chunks_make_the_whole, poison_stays_in_its_row,
@@ -15,8 +16,8 @@ use agreement::{
 };
 use cases::sequences::Heads;
 use cases::{Case, Op, Random, blocks, small};
-use emulated::device;
 use kernels::{Arithmetic, DType, Device, KvDtype, MatrixView, Reference};
+use machine::device;
 
 #[test]
 fn every_operation_agrees_with_the_reference() {
@@ -97,6 +98,11 @@ fn embedded<D: Device>(
     let mut out = device.tensor(ids.len(), view.cols).unwrap();
     device.embed(&table, ids, &mut out, 0);
     device.read(&out, 0, into);
+}
+
+#[test]
+fn the_trial_before_a_model_is_passed() {
+    assert_eq!(device().trial(), Ok(None));
 }
 
 /// Kernels that are written for whole warps meet sizes that leave most of them idle.
