@@ -292,6 +292,10 @@ fn add_splits<'a>(
     splits: impl Iterator<Item = Split<'a>>,
     sums: &mut [Sums],
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if let Isa::Avx512Vnni(token) = isa {
+        return avx512vnni::add_splits(token, w.dtype(), panels, splits, sums);
+    }
     let size = Coding::of(w.dtype()).map_or(0, Coding::block_bytes);
     let mut more = [Sums::default(); 2];
     let mut needed = 0_u32;

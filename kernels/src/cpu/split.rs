@@ -50,8 +50,20 @@ impl Layouts {
     /// Fills a tile of `height` rows, see [`TileLayout::fill`], and what is behind it.
     #[inline(always)]
     pub(crate) fn fill(self, x: &[f32], height: usize, numbers: &mut [i32]) {
+        self.fill_by(x, height, numbers, TileLayout::fill);
+    }
+
+    /// The same with a function of its own for the tile.
+    #[inline(always)]
+    pub(crate) fn fill_by(
+        self,
+        x: &[f32],
+        height: usize,
+        numbers: &mut [i32],
+        fill: impl Fn(TileLayout, &[f32], usize, &mut [i32]),
+    ) {
         let (tile, behind) = numbers.split_at_mut(self.tile.row_len() * height);
-        self.tile.fill(x, height, tile);
+        fill(self.tile, x, height, tile);
         if let Some(split) = self.split {
             split.fill(x, self.tile.tile(height, tile), behind, TileLayout::fill);
         }

@@ -52,6 +52,27 @@ impl TileLayout {
         Self { cols, coding }
     }
 
+    /// How weights are coded; `None` for floats.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn coding(self) -> Option<Coding> {
+        self.coding
+    }
+
+    /// Inputs.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn cols(self) -> usize {
+        self.cols
+    }
+
+    /// Takes a tile of `H` rows that is to be filled apart.
+    #[inline(always)]
+    pub(crate) fn parts_of<const H: usize>(self, numbers: &mut [i32]) -> Parts<'_, H> {
+        let (words, scales, sums) = self.parts();
+        let (words, rest) = numbers.as_chunks_mut().0.split_at_mut(words);
+        let (scales, rest) = rest.split_at_mut(scales);
+        (words, scales, &mut rest[..sums])
+    }
+
     /// Words, scales and sums of one row.
     fn parts(self) -> (usize, usize, usize) {
         let Some(coding) = self.coding else { return (self.cols, 0, 0) };
@@ -95,26 +116,23 @@ impl TileLayout {
 
     #[inline(always)]
     fn fill_rows<const H: usize>(self, x: &[f32], numbers: &mut [i32]) {
-        let (words, scales, _) = self.parts();
-        let numbers = numbers.as_chunks_mut::<H>().0;
         let rows = x.chunks_exact(self.cols.max(1));
         if rows.len() < H {
-            numbers.fill([0; H]);
+            numbers.fill(0);
         }
-        let Some(coding) = self.coding else { return interleave(rows, numbers) };
-        let (words, rest) = numbers.split_at_mut(words);
-        let (scales, sums) = rest.split_at_mut(scales);
+        let Some(coding) = self.coding else { return interleave(rows, numbers.as_chunks_mut::<H>().0) };
+        let (words, scales, sums) = self.parts_of::<H>(numbers);
         for (r, row) in rows.enumerate() {
             match coding.block {
-                32 => fill_blocks_of_32(coding, row, (words, scales, sums), r),
-                _ => fill_blocks_of_256(coding, row, (words, scales, sums), r),
+                32 => fill_blocks_of_32(coding, row, (&mut *words, &mut *scales, &mut *sums), r),
+                _ => fill_blocks_of_256(coding, row, (&mut *words, &mut *scales, &mut *sums), r),
             }
         }
     }
 }
 
 /// Words, scales and sums of a tile.
-type Parts<'a, const H: usize> = (&'a mut [[i32; H]], &'a mut [[i32; H]], &'a mut [[i32; H]]);
+pub(crate) type Parts<'a, const H: usize> = (&'a mut [[i32; H]], &'a mut [[i32; H]], &'a mut [[i32; H]]);
 
 /// Lays rows of floats side by side.
 #[inline(always)]

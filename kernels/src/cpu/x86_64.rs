@@ -4,4 +4,5 @@ pub(crate) mod avx2;
 pub(crate) mod avxvnni;
 pub(crate) mod avx512vnni;
 
+mod fill;
 mod load;

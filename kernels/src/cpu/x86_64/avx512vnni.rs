@@ -5,11 +5,14 @@
 //! activations serves both, and the memory is read at two places at once, which it likes best.
 
 use std::arch::x86_64::*;
+use std::array;
 
+use super::fill;
 use super::load::{load128, load256};
 use crate::cpu::isa::Avx512Vnni;
+use crate::cpu::matmul::Sums;
 use crate::cpu::packed::PANEL;
-use crate::cpu::split::Layouts;
+use crate::cpu::split::{Layouts, Split};
 use crate::cpu::tiles::Tile;
 use crate::dtype::DType;
 
@@ -27,7 +30,16 @@ pub(crate) fn fill(_: Avx512Vnni, layouts: Layouts, x: &[f32], height: usize, nu
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn fill_tile(layouts: Layouts, x: &[f32], height: usize, numbers: &mut [i32]) {
-    layouts.fill(x, height, numbers);
+    layouts.fill_by(x, height, numbers, |layout, x, height, numbers| {
+        let is_whole = height == fill::ROWS && x.len() == height * layout.cols();
+        match layout.coding().filter(|coding| is_whole && coding.block == 32) {
+            Some(coding) => {
+                let rows = array::from_fn(|r| &x[r * layout.cols()..][..layout.cols()]);
+                fill::fill(coding, rows, layout.parts_of(numbers));
+            }
+            None => layout.fill(x, height, numbers),
+        }
+    });
 }
 
 /// The outputs of one or two runs of panels for one tile: for each panel a row for each row of the tile.
@@ -220,6 +232,107 @@ fn add_block_of_32<
             }
         }
     }
+}
+
+/// Adds what split blocks of a tile give to one or two panels to the rows that need it.
+pub(crate) fn add_splits<'a>(
+    _: Avx512Vnni,
+    dtype: DType,
+    panels: &[&[u8]],
+    splits: impl Iterator<Item = Split<'a>>,
+    out: &mut [Sums],
+) {
+    // SAFETY: the token proves the features.
+    unsafe {
+        match (panels, out) {
+            (&[panel], [out]) => add_splits_of([panel], dtype, splits, [out]),
+            (&[one, two], [first, second]) => add_splits_of([one, two], dtype, splits, [first, second]),
+            _ => unreachable!("{} panels at once", panels.len()),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn add_splits_of<'a, const P: usize>(
+    panels: [&[u8]; P],
+    dtype: DType,
+    splits: impl Iterator<Item = Split<'a>>,
+    out: [&mut Sums; P],
+) {
+    let mut splits = splits.peekable();
+    match splits.peek().map(|split| split.tile.height) {
+        None => {}
+        Some(1) => add_splits_to::<1, P>(panels, dtype, splits, out),
+        Some(2) => add_splits_to::<2, P>(panels, dtype, splits, out),
+        Some(4) => add_splits_to::<4, P>(panels, dtype, splits, out),
+        Some(8) => add_splits_to::<8, P>(panels, dtype, splits, out),
+        Some(height) => unreachable!("a tile of {height} rows"),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn add_splits_to<'a, const R: usize, const P: usize>(
+    panels: [&[u8]; P],
+    dtype: DType,
+    splits: impl Iterator<Item = Split<'a>>,
+    out: [&mut Sums; P],
+) {
+    match dtype {
+        DType::Q4_0 => splits_of_32::<256, 32, 288, R, P>(panels, splits, out),
+        DType::Q4_1 => splits_of_32::<256, 64, 320, R, P>(panels, splits, out),
+        DType::Q5_0 => splits_of_32::<320, 32, 352, R, P>(panels, splits, out),
+        DType::Q5_1 => splits_of_32::<320, 64, 384, R, P>(panels, splits, out),
+        DType::Q8_0 => splits_of_32::<512, 32, 544, R, P>(panels, splits, out),
+        _ => unreachable!("{dtype} has no blocks of 32"),
+    }
+}
+
+/// Split blocks of types with blocks of 32, see [`blocks_of_32`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn splits_of_32<
+    'a,
+    const UNIT: usize,
+    const PARAMETERS: usize,
+    const BLOCK: usize,
+    const R: usize,
+    const P: usize,
+>(
+    panels: [&[u8]; P],
+    splits: impl Iterator<Item = Split<'a>>,
+    out: [&mut Sums; P],
+) {
+    let blocks = blocks_of::<BLOCK, P>(panels, 0, panels[0].len());
+    let (mut more, mut needed) = ([[_mm512_setzero_ps(); P]; R], 0);
+    for Split { block, rows, tile } in splits {
+        let words = &tile.words.as_chunks::<R>().0.as_chunks::<8>().0[0];
+        let (scales, sums) = (&tile.scales.as_chunks::<R>().0[0], &tile.sums.as_chunks::<R>().0[0]);
+        let mut part = [[_mm512_setzero_ps(); P]; R];
+        let blocks = nth(blocks, block);
+        add_block_of_32::<UNIT, PARAMETERS, BLOCK, R, P>(blocks, words, scales, sums, &mut part);
+        for r in 0..R {
+            for p in 0..P {
+                more[r][p] = _mm512_mask_add_ps(more[r][p], lanes_of(rows, r), more[r][p], part[r][p]);
+            }
+        }
+        needed |= rows;
+    }
+    for (p, out) in out.into_iter().enumerate() {
+        for (r, out) in out.iter_mut().enumerate().take(R) {
+            // SAFETY: `out` is 16 f32.
+            unsafe {
+                let sum = _mm512_loadu_ps(out.as_ptr());
+                let sum = _mm512_mask_add_ps(sum, lanes_of(needed, r), sum, more[r][p]);
+                _mm512_storeu_ps(out.as_mut_ptr(), sum);
+            }
+        }
+    }
+}
+
+/// All lanes if bit `r` of `rows` is set.
+#[inline]
+fn lanes_of(rows: u32, r: usize) -> __mmask16 {
+    0u16.wrapping_sub((rows >> r & 1) as u16)
 }
 
 /// K types. `UNIT` is the bytes of 32 codes of a panel, `PARAMETERS` those of the parameters of a
