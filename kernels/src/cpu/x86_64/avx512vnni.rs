@@ -19,6 +19,9 @@ use crate::dtype::DType;
 /// How far ahead weights are asked for: the memory answers after about this many bytes.
 const AHEAD: usize = 3072;
 
+/// Bytes that memory is asked for at once.
+const LINE: usize = 64;
+
 /// Rows up to which the memory is what there is to wait for.
 const LONE: usize = 1;
 
@@ -402,9 +405,10 @@ fn add_block_of_256<
     }
     for (u, words) in words.iter().enumerate() {
         let at = PARAMETERS + u * UNIT;
-        let first = if u == 0 { 0 } else { at };
         for block in blocks {
-            fetch_ahead(&block[first..at + UNIT]);
+            // Even shares of the lines keep the requests apart.
+            let share = const { BLOCK.div_ceil(8 * LINE) * LINE };
+            fetch_ahead(&block[u * share..BLOCK.min((u + 1) * share)]);
         }
         for s in 0..SUBS {
             let j = u * SUBS + s;
@@ -474,7 +478,7 @@ fn nth<const BLOCK: usize, const P: usize>(panels: [&[[u8; BLOCK]]; P], index: u
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn fetch_ahead(part: &[u8]) {
-    for at in (0..part.len()).step_by(64) {
+    for at in (0..part.len()).step_by(LINE) {
         _mm_prefetch::<_MM_HINT_T0>(part.as_ptr().wrapping_add(AHEAD + at).cast());
     }
 }
