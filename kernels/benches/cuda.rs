@@ -37,7 +37,11 @@ fn median(device: &Cuda<Gpu>, mut work: impl FnMut()) -> f64 {
     const ROUNDS: usize = 15;
     const TIMES: usize = 20;
     let mut round = || {
-        let time = device.driver().time(|| (0..TIMES).for_each(|_| work()));
+        device.flush();
+        let time = device.driver().time(|| {
+            (0..TIMES).for_each(|_| work());
+            device.flush();
+        });
         time.unwrap_or_else(|lost| panic!("{lost}")) / TIMES as f64
     };
     round();

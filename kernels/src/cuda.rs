@@ -9,14 +9,15 @@
 //! tools. It takes half a minute, so the caller may keep the result under [`program::key`].
 //!
 //! Memory is taken when tensors, matrices and arenas are made, never by an operation. Operations only
-//! put work into one queue; [`Device::read`] alone waits for it. Row numbers, positions and pages go
-//! through tables at fixed places that are uploaded when they change: a pass is a list of launches
-//! with the same arguments each time, which a CUDA graph could hold.
+//! put work on a list; [`Device::read`] alone waits for it. Row numbers, positions and pages go through
+//! tables at fixed places that are uploaded when they change, so a pass over as many rows is the same
+//! list each time. The second time the driver makes a CUDA graph of it, which is then launched as one.
 
 pub mod driver;
 pub mod native;
 pub mod program;
 
+mod queue;
 mod matmul;
 mod packed;
 mod attention;
@@ -38,8 +39,9 @@ use crate::device::{
     Product, Slot, Span,
 };
 use crate::shared::SharedMatrix;
-use driver::{Argument, Buffer, Launch, Table};
+use driver::{Argument, Launch};
 use matmul::Activations;
+use queue::{Buffer, Queue, Table};
 
 /// An f32 matrix in the memory of a device.
 #[derive(Debug)]
@@ -67,31 +69,6 @@ impl<D: Driver> Tensor<D> {
     }
 }
 
-/// Puts kernels into the device's queue.
-struct Queue<D: Driver> {
-    driver: Arc<D>,
-}
-
-impl<D: Driver> Queue<D> {
-    /// Launches a kernel, unless there is nothing to do for it.
-    fn launch(&self, launch: Launch<'_>) {
-        if launch.grid.contains(&0) {
-            return;
-        }
-        // SAFETY: every operation checks its shapes first and gives buffers of those shapes in the
-        // order of the kernel's parameters; the parity tests run each of them over guarded memory.
-        let done = unsafe { self.driver.launch(launch) };
-        done.unwrap_or_else(|lost| lost.raise());
-    }
-
-    /// Launches a kernel with a thread for each of `count` numbers.
-    fn each(&self, kernel: &'static str, count: usize, arguments: &[Argument]) {
-        const THREADS: u32 = 256;
-        let grid = [count.div_ceil(THREADS as usize) as u32, 1];
-        self.launch(Launch { kernel, grid, threads: THREADS, arguments });
-    }
-}
-
 /// A size as kernels take it. Those of tensors were checked when they were made.
 fn int(number: usize) -> Argument {
     Argument::Int(i32::try_from(number).expect("sizes fit 31 bits"))
@@ -110,28 +87,28 @@ struct Scratch<D: Driver> {
 
 /// A GPU.
 pub struct Cuda<D: Driver> {
-    queue: Queue<D>,
+    queue: Arc<Queue<D>>,
     scratch: RefCell<Scratch<D>>,
 }
 
 impl<D: Driver> fmt::Debug for Cuda<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.queue.driver.name())
+        f.write_str(&self.queue.driver().name())
     }
 }
 
 impl<D: Driver> Cuda<D> {
     /// The device behind `driver`.
     pub fn new(driver: D) -> Result<Self, DeviceError> {
-        let driver = Arc::new(driver);
+        let queue = Arc::new(Queue::new(driver));
         let scratch = Scratch {
-            integers: Buffer::new(&driver, "activations", 0)?,
-            ids: Table::new(&driver)?,
-            positions: Table::new(&driver)?,
-            slots: Table::new(&driver)?,
-            spans: Table::new(&driver)?,
+            integers: Buffer::new(&queue, "activations", 0)?,
+            ids: Table::new(&queue)?,
+            positions: Table::new(&queue)?,
+            slots: Table::new(&queue)?,
+            spans: Table::new(&queue)?,
         };
-        Ok(Self { queue: Queue { driver }, scratch: RefCell::new(scratch) })
+        Ok(Self { queue, scratch: RefCell::new(scratch) })
     }
 
     /// What the device computes wrongly, if anything: a short comparison with the reference.
@@ -140,8 +117,13 @@ impl<D: Driver> Cuda<D> {
     }
 
     /// What is behind the device.
-    pub fn driver(&self) -> &Arc<D> {
-        &self.queue.driver
+    pub fn driver(&self) -> &D {
+        self.queue.driver()
+    }
+
+    /// Gives the GPU what was asked for so far, and does not wait for it.
+    pub fn flush(&self) {
+        self.queue.flush();
     }
 
     /// Checks two tensors of the same shape and gives their places and length.
@@ -175,7 +157,7 @@ impl<D: Driver> Device for Cuda<D> {
     type Kv = Kv<D>;
 
     fn name(&self) -> String {
-        self.queue.driver.name()
+        self.queue.driver().name()
     }
 
     fn sums_in_one_order(&self) -> bool {
@@ -189,12 +171,12 @@ impl<D: Driver> Device for Cuda<D> {
             let bytes = capacity.saturating_mul(cols).saturating_mul(4);
             return Err(DeviceError::OutOfMemory { what, bytes });
         };
-        let buffer = Buffer::of(self.driver(), what, &[numbers, 4])?;
+        let buffer = Buffer::of(&self.queue, what, &[numbers, 4])?;
         // So that a product never has to find memory for its integers.
         let room = Activations::room(capacity, cols);
         let mut scratch = self.scratch.borrow_mut();
         if scratch.integers.bytes() < room {
-            scratch.integers = Buffer::new(self.driver(), "activations", room)?;
+            scratch.integers = Buffer::new(&self.queue, "activations", room)?;
         }
         Ok(Tensor { buffer, rows: capacity, cols, capacity })
     }
@@ -229,7 +211,7 @@ impl<D: Driver> Device for Cuda<D> {
     }
 
     fn matrix(&self, view: MatrixView<'_>, arithmetic: Arithmetic) -> Result<Matrix<D>, DeviceError> {
-        Matrix::new(self.driver(), view, arithmetic)
+        Matrix::new(&self.queue, view, arithmetic)
     }
 
     fn matrix_bytes(&self, matrix: &Matrix<D>) -> usize {
@@ -245,7 +227,7 @@ impl<D: Driver> Device for Cuda<D> {
     }
 
     fn adopt_matrix(&self, shared: SharedMatrix, arithmetic: Arithmetic) -> Result<Matrix<D>, DeviceError> {
-        Matrix::adopt(self.driver(), &shared, arithmetic)
+        Matrix::adopt(&self.queue, &shared, arithmetic)
     }
 
     fn matmul(&self, x: &Tensor<D>, w: &Matrix<D>, bias: Option<&Tensor<D>>, out: &mut Tensor<D>) {
@@ -267,6 +249,8 @@ impl<D: Driver> Device for Cuda<D> {
 
     fn embed(&self, table: &Matrix<D>, ids: &[u32], out: &mut Tensor<D>, first_row: usize) {
         table.check_ids(ids);
+        // A pass through the language model begins.
+        self.queue.flush();
         let places = self.scratch.borrow_mut().ids.set(ids.iter().copied());
         matmul::embed(&self.queue, table, (places, ids.len()), out, first_row);
     }
@@ -274,7 +258,7 @@ impl<D: Driver> Device for Cuda<D> {
     fn layer_norm(&self, x: &Tensor<D>, weight: &Tensor<D>, bias: &Tensor<D>, eps: f32, out: &mut Tensor<D>) {
         check_norm(x, &[weight, bias], out);
         let [x_at, weight, bias, out] = [x, weight, bias, &*out].map(|tensor| tensor.buffer.at(0));
-        let arguments = [x_at, weight, bias, Argument::Float(eps), out, int(x.cols)];
+        let arguments = [x_at, weight, bias, Argument::Float(eps.to_bits()), out, int(x.cols)];
         let grid = [x.rows as u32, 1];
         self.queue.launch(Launch { kernel: "layer_norm", grid, threads: 128, arguments: &arguments });
     }
@@ -282,7 +266,7 @@ impl<D: Driver> Device for Cuda<D> {
     fn rms_norm(&self, x: &Tensor<D>, weight: &Tensor<D>, eps: f32, out: &mut Tensor<D>) {
         check_norm(x, &[weight], out);
         let [x_at, weight, out] = [x, weight, &*out].map(|tensor| tensor.buffer.at(0));
-        let arguments = [x_at, weight, Argument::Float(eps), out, int(x.cols)];
+        let arguments = [x_at, weight, Argument::Float(eps.to_bits()), out, int(x.cols)];
         let grid = [x.rows as u32, 1];
         self.queue.launch(Launch { kernel: "rms_norm", grid, threads: 128, arguments: &arguments });
     }
@@ -327,7 +311,7 @@ impl<D: Driver> Device for Cuda<D> {
     }
 
     fn kv(&self, shape: KvShape, pages: usize, dtype: KvDtype) -> Result<Kv<D>, DeviceError> {
-        Kv::new(self.driver(), shape, pages, dtype)
+        Kv::new(&self.queue, shape, pages, dtype)
     }
 
     fn kv_bytes(&self, kv: &Kv<D>) -> usize {

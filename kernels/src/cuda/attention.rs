@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::driver::{Argument, Buffer, Driver, Launch, Table};
-use super::{Queue, Tensor, int};
+use super::driver::{Argument, Driver, Launch};
+use super::queue::{Buffer, Queue, Table};
+use super::{Tensor, int};
 use crate::device::{DeviceError, KV_BLOCK, KvDtype, KvShape, PAGE, PageId, Slot, Span};
 
 /// The widest head the kernels have room for.
@@ -24,7 +25,7 @@ pub struct Kv<D: Driver> {
 
 impl<D: Driver> Kv<D> {
     pub(super) fn new(
-        driver: &Arc<D>,
+        queue: &Arc<Queue<D>>,
         shape: KvShape,
         pages: usize,
         dtype: KvDtype,
@@ -36,7 +37,7 @@ impl<D: Driver> Kv<D> {
         if dims.iter().try_fold(1_usize, |bytes, &dim| bytes.checked_mul(dim)).is_none() {
             return Err(DeviceError::OutOfMemory { what, bytes: usize::MAX });
         }
-        let buffer = Buffer::of(driver, what, &[pages, shape.page_bytes(dtype)])?;
+        let buffer = Buffer::of(queue, what, &[pages, shape.page_bytes(dtype)])?;
         Ok(Self { buffer, shape, dtype, pages })
     }
 

@@ -2,8 +2,7 @@
 //! [`super::native::Gpu`]; the tests have another that runs the same kernels on the processor.
 
 use std::any::Any;
-use std::fmt;
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
 
 use crate::device::DeviceError;
 
@@ -11,14 +10,14 @@ use crate::device::DeviceError;
 pub type Address = u64;
 
 /// What a launch gives to a kernel, in the order of its parameters.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Argument {
     /// A pointer, 0 for none, or a number of 64 bits.
     Wide(u64),
     /// An `int`.
     Int(i32),
-    /// A `float`.
-    Float(f32),
+    /// A `float`, as its bits.
+    Float(u32),
 }
 
 impl Argument {
@@ -35,7 +34,7 @@ impl Argument {
 /// A kernel and how many threads run it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Launch<'a> {
-    /// One of [`super::program::KERNELS`].
+    /// One of [`super::program::kernels`].
     pub kernel: &'static str,
     /// Blocks in both directions, none 0.
     pub grid: [u32; 2],
@@ -43,6 +42,85 @@ pub struct Launch<'a> {
     pub threads: u32,
     /// The kernel's parameters.
     pub arguments: &'a [Argument],
+}
+
+/// Something to do on the device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Work<'a> {
+    /// Run a kernel.
+    Launch(Launch<'a>),
+    /// Copy bytes to another place.
+    Copy {
+        /// Where they are.
+        from: Address,
+        /// Where they go.
+        to: Address,
+        /// How many.
+        bytes: usize,
+    },
+}
+
+/// Things to do one after the other. A pass of a model gives the same list each time: what changes is
+/// in tables that are uploaded before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct List {
+    entries: Vec<Entry>,
+    arguments: Vec<Argument>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Entry {
+    Launch { kernel: &'static str, grid: [u32; 2], threads: u32, arguments: usize },
+    Copy { from: Address, to: Address, bytes: usize },
+}
+
+impl List {
+    /// Appends something.
+    pub fn push(&mut self, work: Work<'_>) {
+        self.entries.push(match work {
+            Work::Launch(Launch { kernel, grid, threads, arguments }) => {
+                self.arguments.extend_from_slice(arguments);
+                Entry::Launch { kernel, grid, threads, arguments: arguments.len() }
+            }
+            Work::Copy { from, to, bytes } => Entry::Copy { from, to, bytes },
+        });
+    }
+
+    /// Everything in order.
+    pub fn iter(&self) -> impl Iterator<Item = Work<'_>> {
+        let mut rest = self.arguments.as_slice();
+        self.entries.iter().map(move |entry| match *entry {
+            Entry::Launch { kernel, grid, threads, arguments } => {
+                let (now, later) = rest.split_at(arguments);
+                rest = later;
+                Work::Launch(Launch { kernel, grid, threads, arguments: now })
+            }
+            Entry::Copy { from, to, bytes } => Work::Copy { from, to, bytes },
+        })
+    }
+
+    /// How many things there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Forgets everything and keeps the room for it.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.arguments.clear();
+    }
+}
+
+impl Hash for List {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.entries.hash(state);
+        self.arguments.hash(state);
+    }
 }
 
 /// The device no longer answers. After this nothing on it can be trusted, and a process cannot open it
@@ -101,131 +179,41 @@ pub trait Driver: Send + Sync + 'static {
     /// There is memory of that size at `from`.
     unsafe fn download(&self, from: Address, into: &mut [u8]) -> Result<(), DeviceLost>;
 
-    /// Copies inside the device.
+    /// Does everything on a list, in order.
     ///
     /// # Safety
     ///
-    /// There is memory of that size at both places, and they do not overlap.
-    unsafe fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), DeviceLost>;
-
-    /// Runs a kernel.
-    ///
-    /// # Safety
-    ///
-    /// The arguments are those of the kernel, and it stays inside the memory they point to.
-    unsafe fn launch(&self, launch: Launch<'_>) -> Result<(), DeviceLost>;
+    /// Kernels get their own arguments and stay inside the memory these point to; there is memory at
+    /// both places of a copy, and they do not overlap.
+    unsafe fn run(&self, list: &List) -> Result<(), DeviceLost>;
 }
 
-/// Some memory of a device, given back when dropped.
-pub(super) struct Buffer<D: Driver> {
-    driver: Arc<D>,
-    address: Address,
-    bytes: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<D: Driver> Buffer<D> {
-    /// Zeroed memory for `what`.
-    pub(super) fn new(driver: &Arc<D>, what: &'static str, bytes: usize) -> Result<Self, DeviceError> {
-        // Kernels are given addresses of empty tensors, too.
-        let bytes = bytes.max(16);
-        let address = driver.alloc(bytes).map_err(|_| DeviceError::OutOfMemory { what, bytes })?;
-        Ok(Self { driver: Arc::clone(driver), address, bytes })
+    #[test]
+    fn a_list_gives_back_what_was_put_there() {
+        let (first, second) = ([Argument::Wide(9), Argument::Int(-1)], [Argument::Float(7)]);
+        let launch =
+            |kernel, arguments| Work::Launch(Launch { kernel, grid: [3, 1], threads: 32, arguments });
+        let copy = Work::Copy { from: 16, to: 32, bytes: 8 };
+        let work = [launch("a", &first), copy, launch("b", &second), launch("c", &[])];
+        let mut list = List::default();
+        work.into_iter().for_each(|work| list.push(work));
+        assert!(list.iter().eq(work));
+        let mut other = list.clone();
+        other.push(copy);
+        assert!(other != list && other.len() == 5);
+        other.clear();
+        assert!(other.is_empty() && other.iter().next().is_none());
     }
 
-    /// The same for numbers of elements and their sizes, whose product may overflow.
-    pub(super) fn of(driver: &Arc<D>, what: &'static str, dims: &[usize]) -> Result<Self, DeviceError> {
-        let bytes = dims.iter().try_fold(1_usize, |bytes, &dim| bytes.checked_mul(dim));
-        match bytes.filter(|bytes| isize::try_from(*bytes).is_ok()) {
-            Some(bytes) => Self::new(driver, what, bytes),
-            None => Err(DeviceError::OutOfMemory { what, bytes: usize::MAX }),
-        }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The argument that points to byte `offset`.
-    pub(super) fn at(&self, offset: usize) -> Argument {
-        assert!(offset <= self.bytes, "byte {offset} of {}", self.bytes);
-        Argument::Wide(self.address + offset as u64)
-    }
-
-    pub(super) fn upload(&self, bytes: &[u8], offset: usize) {
-        self.check(offset, bytes.len());
-        // SAFETY: the range was checked.
-        let done = unsafe { self.driver.upload(bytes, self.address + offset as u64) };
-        done.unwrap_or_else(|lost| lost.raise());
-    }
-
-    pub(super) fn download(&self, offset: usize, into: &mut [u8]) {
-        self.check(offset, into.len());
-        // SAFETY: the range was checked.
-        let done = unsafe { self.driver.download(self.address + offset as u64, into) };
-        done.unwrap_or_else(|lost| lost.raise());
-    }
-
-    /// Copies bytes from `offset` of this buffer to `to_offset` of another one.
-    pub(super) fn copy_to(&self, offset: usize, to: &Self, to_offset: usize, bytes: usize) {
-        self.check(offset, bytes);
-        to.check(to_offset, bytes);
-        let [from, place] = [self.address + offset as u64, to.address + to_offset as u64];
-        assert!(from.abs_diff(place) >= bytes as u64, "places overlap");
-        // SAFETY: both ranges were checked, and that they are apart.
-        let done = unsafe { self.driver.copy(from, place, bytes) };
-        done.unwrap_or_else(|lost| lost.raise());
-    }
-
-    fn check(&self, offset: usize, bytes: usize) {
-        let end = offset.checked_add(bytes);
-        assert!(
-            end.is_some_and(|end| end <= self.bytes),
-            "{bytes} bytes from {offset} of a buffer of {}",
-            self.bytes
-        );
-    }
-}
-
-impl<D: Driver> Drop for Buffer<D> {
-    fn drop(&mut self) {
-        // SAFETY: the address and size are those of the allocation, whose only owner ends here.
-        unsafe { self.driver.free(self.address, self.bytes) };
-    }
-}
-
-impl<D: Driver> fmt::Debug for Buffer<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buffer({} bytes)", self.bytes)
-    }
-}
-
-/// A small table that kernels read, such as positions. It is uploaded only when it changes, so the
-/// layers of a pass share one upload, and it stays in its place, as a recorded pass would need.
-#[derive(Debug)]
-pub(super) struct Table<D: Driver> {
-    buffer: Buffer<D>,
-    kept: Vec<u8>,
-}
-
-impl<D: Driver> Table<D> {
-    /// Room for so many numbers.
-    pub(super) const LEN: usize = 1 << 16;
-
-    pub(super) fn new(driver: &Arc<D>) -> Result<Self, DeviceError> {
-        let bytes = 4 * Self::LEN;
-        let buffer = Buffer::new(driver, "a table of positions", bytes)?;
-        Ok(Self { buffer, kept: Vec::with_capacity(bytes) })
-    }
-
-    /// Makes the table hold `numbers` and returns the argument that points to it.
-    pub(super) fn set(&mut self, numbers: impl Iterator<Item = u32> + Clone) -> Argument {
-        let is_kept = self.kept.chunks_exact(4).eq(numbers.clone().map(u32::to_le_bytes));
-        if !is_kept {
-            self.kept.clear();
-            self.kept.extend(numbers.flat_map(u32::to_le_bytes));
-            assert!(self.kept.len() <= self.buffer.bytes, "{} bytes of positions", self.kept.len());
-            self.buffer.upload(&self.kept, 0);
-        }
-        self.buffer.at(0)
+    #[test]
+    fn a_lost_device_is_known_by_its_payload() {
+        let lost = DeviceLost { doing: "rope", reason: "CUDA_ERROR_ILLEGAL_ADDRESS".to_owned() };
+        let payload = std::panic::catch_unwind(|| lost.clone().raise()).unwrap_err();
+        assert_eq!(DeviceLost::of(&*payload), Some(&lost));
+        assert_eq!(DeviceLost::of(&"another panic"), None);
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::driver::{Argument, Buffer, Driver, Launch};
+use super::driver::{Argument, Driver, Launch};
 use super::packed::{Layout, SEGMENTS, UNIT};
-use super::{Queue, Tensor, int};
+use super::queue::{Buffer, Queue};
+use super::{Tensor, int};
 use crate::device::{Arithmetic, DeviceError, MatrixView};
 use crate::dtype::DType;
 use crate::quant::{block32, block256};
@@ -83,7 +84,7 @@ impl Form {
 
 impl<D: Driver> Matrix<D> {
     pub(super) fn new(
-        driver: &Arc<D>,
+        queue: &Arc<Queue<D>>,
         view: MatrixView<'_>,
         arithmetic: Arithmetic,
     ) -> Result<Self, DeviceError> {
@@ -95,7 +96,7 @@ impl<D: Driver> Matrix<D> {
         }
         let form = Form::of(dtype, (rows, cols), arithmetic)?;
         let Form::Packed(layout) = &form else {
-            return Self::upload(driver, bytes, (rows, cols), (dtype, arithmetic), form);
+            return Self::upload(queue, bytes, (rows, cols), (dtype, arithmetic), form);
         };
         let mut packed = Vec::new();
         packed
@@ -103,24 +104,24 @@ impl<D: Driver> Matrix<D> {
             .map_err(|_| DeviceError::OutOfMemory { what: "a weight matrix", bytes: layout.bytes() })?;
         packed.resize(layout.bytes(), 0);
         layout.pack(bytes, &mut packed);
-        Self::upload(driver, &packed, (rows, cols), (dtype, arithmetic), form)
+        Self::upload(queue, &packed, (rows, cols), (dtype, arithmetic), form)
     }
 
     fn upload(
-        driver: &Arc<D>,
+        queue: &Arc<Queue<D>>,
         bytes: &[u8],
         (rows, cols): (usize, usize),
         (dtype, arithmetic): (DType, Arithmetic),
         form: Form,
     ) -> Result<Self, DeviceError> {
-        let buffer = Buffer::new(driver, "a weight matrix", bytes.len())?;
+        let buffer = Buffer::new(queue, "a weight matrix", bytes.len())?;
         buffer.upload(bytes, 0);
         Ok(Self { buffer, rows, cols, dtype, arithmetic, form })
     }
 
     /// Takes back what [`Matrix::share`] gave.
     pub(super) fn adopt(
-        driver: &Arc<D>,
+        queue: &Arc<Queue<D>>,
         shared: &SharedMatrix,
         arithmetic: Arithmetic,
     ) -> Result<Self, DeviceError> {
@@ -134,7 +135,7 @@ impl<D: Driver> Matrix<D> {
         if form.bytes(rows) != bytes.len() {
             return Err(shared.foreign());
         }
-        Self::upload(driver, bytes, (rows, cols), (dtype, arithmetic), form)
+        Self::upload(queue, bytes, (rows, cols), (dtype, arithmetic), form)
     }
 
     pub(super) fn share(&self) -> SharedMatrix {

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
-use super::driver::{Address, DeviceLost, Driver, Launch};
+use super::driver::{Address, DeviceLost, Driver, Launch, List, Work};
 use super::program;
 use crate::device::DeviceError;
+use graphs::Graphs;
 
 mod compile;
+mod graphs;
 
 /// The oldest driver, as it numbers itself: that of CUDA 12.0, which every JetPack 6 has.
 const OLDEST_DRIVER: i32 = 12_000;
@@ -74,6 +76,7 @@ pub struct Gpu {
     module: sys::CUmodule,
     functions: HashMap<&'static str, sys::CUfunction>,
     staging: Mutex<Staging>,
+    graphs: Mutex<Graphs>,
     name: String,
 }
 
@@ -139,7 +142,8 @@ impl Gpu {
         // SAFETY: the context is current on this thread; the memory is freed when `self` is dropped.
         let start = unsafe { result::malloc_host(STAGING, 0) }.map_err(broken("to pin memory"))?;
         let staging = Mutex::new(Staging { start: start.cast(), used: 0 });
-        Ok(Self { context, stream, module, functions, staging, name: name.to_owned() })
+        let graphs = Mutex::new(Graphs::default());
+        Ok(Self { context, stream, module, functions, staging, graphs, name: name.to_owned() })
     }
 
     /// Seconds that the GPU took for what `work` asked of it, by its own clock.
@@ -244,16 +248,57 @@ impl Driver for Gpu {
         self.wait(DOING)
     }
 
-    unsafe fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), DeviceLost> {
-        const DOING: &str = "copying";
-        self.bind(DOING)?;
-        // SAFETY: the caller's.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(lost(DOING))
+    unsafe fn run(&self, list: &List) -> Result<(), DeviceLost> {
+        self.bind("a list")?;
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !graphs.wants(list) {
+            // SAFETY: the caller's.
+            return unsafe { self.enqueue(list) };
+        }
+        let graph = match graphs.find(list) {
+            Some(graph) => graph,
+            // SAFETY: the caller's.
+            None => match unsafe { self.record(list) } {
+                Ok(graph) => graphs.keep(list, graph),
+                // Without graphs it works as well, if the device does.
+                Err(_) => {
+                    graphs.give_up();
+                    // SAFETY: the caller's.
+                    return unsafe { self.enqueue(list) };
+                }
+            },
+        };
+        // SAFETY: the graph was made of this list and is destroyed with `self` or when it is replaced.
+        unsafe { result::graph::launch(graph, self.stream) }.map_err(lost("a graph"))
+    }
+}
+
+impl Gpu {
+    /// Puts everything of a list into the stream.
+    ///
+    /// # Safety
+    ///
+    /// That of [`Driver::run`].
+    unsafe fn enqueue(&self, list: &List) -> Result<(), DeviceLost> {
+        for work in list.iter() {
+            match work {
+                Work::Copy { from, to, bytes } => {
+                    // SAFETY: the caller's.
+                    unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) }
+                        .map_err(lost("copying"))?;
+                }
+                // SAFETY: the caller's.
+                Work::Launch(launch) => unsafe { self.launch(launch) }.map_err(lost(launch.kernel))?,
+            }
+        }
+        Ok(())
     }
 
-    unsafe fn launch(&self, launch: Launch<'_>) -> Result<(), DeviceLost> {
+    /// # Safety
+    ///
+    /// That of [`Driver::run`].
+    unsafe fn launch(&self, launch: Launch<'_>) -> Result<(), DriverError> {
         let Launch { kernel, grid, threads, arguments } = launch;
-        self.bind(kernel)?;
         let mut values = [std::ptr::null_mut(); 16];
         for (value, argument) in values.iter_mut().zip(arguments) {
             *value = argument.as_pointer().cast_mut();
@@ -262,8 +307,33 @@ impl Driver for Gpu {
         let (grid, block) = ((grid[0], grid[1], 1), (threads, 1, 1));
         let values = &mut values[..arguments.len()];
         // SAFETY: the caller's; the driver copies the values before it returns.
-        let done = unsafe { result::launch_kernel(function, grid, block, 0, self.stream, values) };
-        done.map_err(lost(kernel))
+        unsafe { result::launch_kernel(function, grid, block, 0, self.stream, values) }
+    }
+
+    /// Makes a graph of a list; nothing of it is done.
+    ///
+    /// # Safety
+    ///
+    /// That of [`Driver::run`].
+    unsafe fn record(&self, list: &List) -> Result<sys::CUgraphExec, DriverError> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives as long as `self`, and a capture that was begun is ended.
+        let graph = unsafe {
+            result::stream::begin_capture(self.stream, mode)?;
+            let enqueued = self.enqueue(list);
+            let graph = result::stream::end_capture(self.stream)?;
+            if enqueued.is_err() || graph.is_null() {
+                return Err(DriverError(sys::CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED));
+            }
+            graph
+        };
+        let mut made = std::ptr::null_mut();
+        // SAFETY: the graph was just made, and is not needed once it can be launched.
+        unsafe {
+            let done = sys::cuGraphInstantiateWithFlags(&raw mut made, graph, 0).result();
+            result::graph::destroy(graph)?;
+            done.map(|()| made)
+        }
     }
 }
 
@@ -277,6 +347,7 @@ impl Drop for Gpu {
         // buffers keep `self` as long as they live.
         unsafe {
             let _ = result::stream::synchronize(self.stream);
+            self.graphs.get_mut().unwrap_or_else(PoisonError::into_inner).give_up();
             let _ = result::free_host(start.cast());
             let _ = result::stream::destroy(self.stream);
             let _ = result::module::unload(self.module);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
-use kernels::cuda::driver::{Address, DeviceLost, Driver, Launch};
+use kernels::cuda::driver::{Address, DeviceLost, Driver, Launch, List, Work};
 use kernels::cuda::program;
 use kernels::device::DeviceError;
 
@@ -146,13 +146,26 @@ impl Driver for Emulated {
         Ok(())
     }
 
-    unsafe fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), DeviceLost> {
-        // SAFETY: the caller's.
-        unsafe { (to as *mut u8).copy_from_nonoverlapping(from as *const u8, bytes) };
+    unsafe fn run(&self, list: &List) -> Result<(), DeviceLost> {
+        for work in list.iter() {
+            match work {
+                // SAFETY: the caller's.
+                Work::Copy { from, to, bytes } => unsafe {
+                    (to as *mut u8).copy_from_nonoverlapping(from as *const u8, bytes);
+                },
+                // SAFETY: the caller's.
+                Work::Launch(launch) => unsafe { self.launch(launch) },
+            }
+        }
         Ok(())
     }
+}
 
-    unsafe fn launch(&self, launch: Launch<'_>) -> Result<(), DeviceLost> {
+impl Emulated {
+    /// # Safety
+    ///
+    /// That of [`Driver::run`].
+    unsafe fn launch(&self, launch: Launch<'_>) {
         let Launch { kernel, grid, threads, arguments } = launch;
         let values: Vec<*const c_void> = arguments.iter().map(|argument| argument.as_pointer()).collect();
         let name = CString::new(kernel).expect("names of kernels have no zeros");
@@ -162,6 +175,5 @@ impl Driver for Emulated {
         let has_run =
             unsafe { (self.library.launch)(name.as_ptr(), grid.as_ptr(), threads, values.as_ptr(), count) };
         assert!(has_run, "no kernel {kernel} takes {count} arguments and {threads} threads");
-        Ok(())
     }
 }

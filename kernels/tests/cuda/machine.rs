@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kernels::cuda::driver::{Address, DeviceLost, Driver, Launch};
+use kernels::cuda::driver::{Address, DeviceLost, Driver, List};
 use kernels::cuda::{Cuda, Gpu, Shelf};
 use kernels::device::DeviceError;
 
@@ -82,11 +82,7 @@ impl Driver for Machine {
         pass!(self, download(from, into))
     }
 
-    unsafe fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), DeviceLost> {
-        pass!(self, copy(from, to, bytes))
-    }
-
-    unsafe fn launch(&self, launch: Launch<'_>) -> Result<(), DeviceLost> {
-        pass!(self, launch(launch))
+    unsafe fn run(&self, list: &List) -> Result<(), DeviceLost> {
+        pass!(self, run(list))
     }
 }

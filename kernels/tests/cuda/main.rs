@@ -16,7 +16,7 @@ use agreement::{
 };
 use cases::sequences::Heads;
 use cases::{Case, Op, Random, blocks, small};
-use kernels::{Arithmetic, DType, Device, KvDtype, MatrixView, Reference};
+use kernels::{Arithmetic, DType, Device, KvDtype, MatrixView, Pairing, Reference};
 use machine::device;
 
 #[test]
@@ -103,6 +103,35 @@ fn embedded<D: Device>(
 #[test]
 fn the_trial_before_a_model_is_passed() {
     assert_eq!(device().trial(), Ok(None));
+}
+
+/// Positions are uploaded before what uses them is given to the device, but not before what used the
+/// old ones.
+#[test]
+fn each_operation_has_its_own_positions() {
+    let positions = [[1, 2, 3], [4, 0, 1]];
+    let (got, want) = (both_turned(&device(), positions), both_turned(&Reference, positions));
+    for (got, want) in got.iter().flatten().zip(want.iter().flatten()) {
+        assert!((got - want).abs() < 1e-5, "{got}, not {want}");
+    }
+}
+
+/// Two tensors that are turned by other positions before either is read.
+fn both_turned<D: Device>(device: &D, [first, second]: [[u32; 3]; 2]) -> [Vec<f32>; 2] {
+    let numbers = Random::new(7).vec(60);
+    let tensor = |from: usize, rows: usize| {
+        let mut tensor = device.tensor(rows, 4).unwrap();
+        device.write(&numbers[from..][..4 * rows], &mut tensor, 0);
+        tensor
+    };
+    let (mut a, mut b, table) = (tensor(0, 3), tensor(12, 3), tensor(24, 5));
+    device.rope(&mut a, 1, &table, &first, Pairing::Halves);
+    device.rope(&mut b, 1, &table, &second, Pairing::Halves);
+    [a, b].map(|tensor| {
+        let mut values = vec![0.0; 12];
+        device.read(&tensor, 0, &mut values);
+        values
+    })
 }
 
 /// Kernels that are written for whole warps meet sizes that leave most of them idle.
