@@ -8,43 +8,18 @@ import json
 import struct
 import sys
 import time
-from dataclasses import dataclass
+from pathlib import Path
 
 import zenoh
-from pycdr2 import Endianness, IdlStruct
-from pycdr2.types import int32, sequence, uint8, uint32
+from pycdr2 import Endianness
+
+sys.path.append(str(Path(__file__).parents[1] / "bus"))
+from ros_messages import Header, Image, Time  # noqa: E402
 
 WIDTH, HEIGHT = 6, 4
 
-
-@dataclass
-class Time(IdlStruct, typename="builtin_interfaces/msg/Time"):
-    sec: int32
-    nanosec: uint32
-
-
-@dataclass
-class Header(IdlStruct, typename="std_msgs/msg/Header"):
-    stamp: Time
-    frame_id: str
-
-
-@dataclass
-class Image(IdlStruct, typename="sensor_msgs/msg/Image"):
-    header: Header
-    height: uint32
-    width: uint32
-    encoding: str
-    is_bigendian: uint8
-    step: uint32
-    data: sequence[uint8]
-
-
-@dataclass
-class CompressedImage(IdlStruct, typename="sensor_msgs/msg/CompressedImage"):
-    header: Header
-    format: str
-    data: sequence[uint8]
+# One grey for a whole mosaic: whatever is done to its colours, it stays.
+FLAT = 120
 
 
 def header(nanos=1_700_000_000_000_000_123):
@@ -75,7 +50,7 @@ def yuv(order):
     return b"".join(b"".join(pair(x, y) for x in range(0, WIDTH, 2)) for y in range(HEIGHT))
 
 
-# Encoding, bytes of a row, pixels, what they show: colours, their blue channel alone, or brightness of squares.
+# Encoding, bytes of a row, pixels, what they show: colours, brightness of pixels or of squares, one grey.
 LAYOUTS = [
     ("rgb8", 3 * WIDTH, rows(lambda x, y: bytes(pixel(x, y))), "colour"),
     ("rgb8", 3 * WIDTH + 5, rows(lambda x, y: bytes(pixel(x, y)), 5), "colour"),
@@ -87,6 +62,9 @@ LAYOUTS = [
     ("yuv422", 2 * WIDTH, yuv("uyvy"), "squares"),
     ("yuv422_yuy2", 2 * WIDTH, yuv("yuyv"), "squares"),
     ("nv12", WIDTH, rows(lambda x, y: bytes([luma(x, y)])) + bytes([128]) * (WIDTH * HEIGHT // 2), "squares"),
+    ("nv21", WIDTH, rows(lambda x, y: bytes([luma(x, y)])) + bytes([128]) * (WIDTH * HEIGHT // 2), "squares"),
+    ("bayer_rggb8", WIDTH + 3, rows(lambda x, y: bytes([FLAT]), 3), "flat"),
+    ("bayer_gbrg16", 2 * WIDTH, rows(lambda x, y: struct.pack("<H", FLAT << 8 | 0x43)), "flat"),
 ]
 
 
@@ -95,6 +73,7 @@ def shown(kind):
     show = {
         "colour": pixel,
         "grey": lambda x, y: [grey(x, y)] * 3,
+        "flat": lambda x, y: [FLAT] * 3,
         "squares": lambda x, y: [grey(x // 2 * 2, y // 2 * 2)] * 3,
     }[kind]
     return [level for y in range(HEIGHT) for x in range(WIDTH) for level in show(x, y)]

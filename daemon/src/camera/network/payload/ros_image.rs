@@ -1,11 +1,13 @@
 //! `sensor_msgs/Image`: names of pixel layouts, rows and their padding.
 
+use kernels::pixels::{BayerOrder, Samples};
+
 use super::super::super::frame::{Frame, FrameError, PixelFormat, check_size};
 use crate::ros::cdr::{self, Bytes, Text};
 use crate::ros::message::{Header, Image, Time};
 
 /// Names of layouts that frames can have as they are. The first of a layout is the one that is written.
-const LAYOUTS: [(&str, PixelFormat); 15] = [
+const LAYOUTS: [(&str, PixelFormat); 20] = [
     ("rgb8", PixelFormat::Rgb24),
     ("bgr8", PixelFormat::Bgr24),
     ("8UC3", PixelFormat::Bgr24),
@@ -19,19 +21,31 @@ const LAYOUTS: [(&str, PixelFormat); 15] = [
     ("yuv422_yuy2", PixelFormat::Yuyv),
     ("yuyv", PixelFormat::Yuyv),
     ("nv12", PixelFormat::Nv12),
+    ("nv21", PixelFormat::Nv21),
     ("i420", PixelFormat::Yu12),
     ("yu12", PixelFormat::Yu12),
+    ("bayer_rggb8", PixelFormat::Bayer(BayerOrder::Rggb, Samples::Bits8)),
+    ("bayer_grbg8", PixelFormat::Bayer(BayerOrder::Grbg, Samples::Bits8)),
+    ("bayer_gbrg8", PixelFormat::Bayer(BayerOrder::Gbrg, Samples::Bits8)),
+    ("bayer_bggr8", PixelFormat::Bayer(BayerOrder::Bggr, Samples::Bits8)),
 ];
 
-/// Grey in 16 bits, of which the upper 8 are taken.
-const MONO16: &str = "mono16";
+/// Layouts of 16 bits, of which the upper 8 are taken, and what those are.
+const WIDE: [(&str, PixelFormat); 5] = [
+    ("mono16", PixelFormat::Grey),
+    ("bayer_rggb16", PixelFormat::Bayer(BayerOrder::Rggb, Samples::Bits8)),
+    ("bayer_grbg16", PixelFormat::Bayer(BayerOrder::Grbg, Samples::Bits8)),
+    ("bayer_gbrg16", PixelFormat::Bayer(BayerOrder::Gbrg, Samples::Bits8)),
+    ("bayer_bggr16", PixelFormat::Bayer(BayerOrder::Bggr, Samples::Bits8)),
+];
 
 /// Why an image cannot be shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
     /// An encoding that is not a picture, or not a known one.
     #[error(
-        "the encoding \"{0}\" is not understood; send rgb8, bgr8, rgba8, bgra8, mono8, mono16, yuv422, yuv422_yuy2 or nv12"
+        "the encoding \"{0}\" is not understood; send rgb8, bgr8, rgba8, bgra8, mono8, mono16, yuv422, yuv422_yuy2, \
+         nv12, nv21, bayer_rggb8 or another order or 16 of bayer"
     )]
     Encoding(String),
     /// Rows overlap.
@@ -65,8 +79,8 @@ pub enum ImageError {
 pub(super) fn read(image: &Image<'_>, frame: &mut Frame) -> Result<(), ImageError> {
     check_size(image.width, image.height)?;
     let name = image.encoding.as_str();
-    if name == MONO16 {
-        return read_mono16(image, frame);
+    if let Some(&(name, format)) = WIDE.iter().find(|(wide, _)| *wide == name) {
+        return read_wide(image, (name, format), frame);
     }
     let known = LAYOUTS.iter().find(|(known, _)| *known == name);
     let (name, format) = *known.ok_or_else(|| ImageError::Encoding(name.chars().take(80).collect()))?;
@@ -87,11 +101,15 @@ pub(super) fn read(image: &Image<'_>, frame: &mut Frame) -> Result<(), ImageErro
 }
 
 /// Takes the upper byte of every pixel.
-fn read_mono16(image: &Image<'_>, frame: &mut Frame) -> Result<(), ImageError> {
+fn read_wide(
+    image: &Image<'_>,
+    (name, format): (&'static str, PixelFormat),
+    frame: &mut Frame,
+) -> Result<(), ImageError> {
     let row = 2 * image.width;
-    check_rows(image, MONO16, row)?;
+    check_rows(image, name, row)?;
     (frame.width, frame.height, frame.stride) = (image.width, image.height, image.width);
-    (frame.format, frame.color) = (PixelFormat::Grey, Default::default());
+    (frame.format, frame.color) = (format, Default::default());
     frame.bytes.clear();
     let upper = usize::from(image.is_bigendian == 0);
     let rows = image.data.0.chunks(image.step as usize).take(image.height as usize);
@@ -179,11 +197,16 @@ mod tests {
         let little = image("mono16", (2, 2, 6), &data);
         assert_eq!(read_new(&little).unwrap().bytes, [10, 20, 30, 40]);
         assert_eq!(read_new(&Image { is_bigendian: 1, ..little }).unwrap().bytes, [1, 2, 3, 4]);
+        for (name, format) in WIDE {
+            let frame = read_new(&image(name, (2, 2, 6), &data)).unwrap();
+            frame.check().unwrap();
+            assert_eq!((frame.format, frame.bytes), (format, vec![10, 20, 30, 40]), "{name}");
+        }
     }
 
     #[test]
     fn impossible_images_are_refused() {
-        for name in ["16UC1", "32FC1", "", "RGB8", "nv21"] {
+        for name in ["16UC1", "32FC1", "", "RGB8", "nv24", "bayer_rggb12"] {
             let error = read_new(&image(name, (2, 2, 8), &[0; 64])).unwrap_err();
             assert_eq!(error, ImageError::Encoding(name.into()));
         }
