@@ -23,3 +23,5 @@ pub mod journal;
 pub mod verify;
 mod wall_clock;
 mod whole_file;
+#[cfg(test)]
+mod test_folder;

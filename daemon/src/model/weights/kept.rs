@@ -274,25 +274,9 @@ mod tests {
     use kernels::DType;
 
     use super::*;
+    use crate::test_folder::Folder;
 
     const WORDS: &str = "weights of a test\n";
-
-    /// A folder that is gone after the test.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("mobilevlmd-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).expect("a folder");
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 
     fn matrices() -> Vec<(String, SharedMatrix)> {
         let matrix = |rows: usize| {
