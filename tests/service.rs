@@ -256,6 +256,7 @@ fn a_running_daemon_takes_up_another_configuration() {
 
 #[test]
 fn what_cannot_run_ends_with_one_line_and_its_own_code() {
+    let long = format!("caption.prompt={}", "lamp ".repeat(600));
     for (arguments, code, expected) in [
         (&["run", "--set", "model.isa=mmx"][..], 78, "flag --set: model.isa: \"mmx\" is not accepted"),
         (&["run", "--config", "/nonexistent.toml"], 78, "/nonexistent.toml: "),
@@ -263,6 +264,7 @@ fn what_cannot_run_ends_with_one_line_and_its_own_code() {
         (&["check", "--set", "bus.zenoh_config=/dev/null"], 1, "1 problem"),
         (&["run", "--model", "/nonexistent.gguf", "--listen", "tcp/127.0.0.1:0"], 1, "/nonexistent.gguf"),
         (&["run", "--camera", "a=test:red", "--listen", "tcp/127.0.0.1:0"], 78, "camera[0].source: "),
+        (&["run", "--set", &long, "--listen", "tcp/127.0.0.1:0"], 78, "captions: prompt in tokens is "),
     ] {
         let output = daemon(arguments).output().expect("the daemon runs");
         let said = String::from_utf8_lossy(&output.stderr);

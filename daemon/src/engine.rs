@@ -188,6 +188,9 @@ impl<D: Device> Engine<D> {
             cameras,
         };
         engine.prompts_of(&engine.options.rules)?;
+        for camera in &engine.cameras {
+            engine.check_captioning(&camera.captioning).map_err(EngineError::Captions)?;
+        }
         engine.take_up(changes_before)?;
         Ok(engine)
     }

@@ -83,7 +83,7 @@ impl ServiceError {
                     | BusError::File { .. }
                     | BusError::Value { .. }
                     | BusError::Exposed { .. }
-            )
+            ) | Self::Engine(EngineError::Rules(_) | EngineError::Captions(_))
         )
     }
 }

@@ -71,6 +71,9 @@ pub enum EngineError {
     /// The device no longer answers.
     #[error(transparent)]
     Lost(#[from] DeviceLost),
+    /// The prompt or the longest caption does not fit the model.
+    #[error("captions: {0}")]
+    Captions(AskError),
     /// No thread.
     #[error("the engine thread cannot start: {0}")]
     Thread(#[from] std::io::Error),
