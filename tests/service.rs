@@ -264,7 +264,11 @@ fn what_cannot_run_ends_with_one_line_and_its_own_code() {
         (&["check", "--set", "bus.zenoh_config=/dev/null"], 1, "1 problem"),
         (&["run", "--model", "/nonexistent.gguf", "--listen", "tcp/127.0.0.1:0"], 1, "/nonexistent.gguf"),
         (&["run", "--camera", "a=test:red", "--listen", "tcp/127.0.0.1:0"], 78, "camera[0].source: "),
-        (&["run", "--set", &long, "--listen", "tcp/127.0.0.1:0"], 78, "captions: prompt in tokens is "),
+        (
+            &["run", "--set", &long, "--set", "model.context=512", "--listen", "tcp/127.0.0.1:0"],
+            78,
+            "captions: prompt in tokens is ",
+        ),
     ] {
         let output = daemon(arguments).output().expect("the daemon runs");
         let said = String::from_utf8_lossy(&output.stderr);
